@@ -1,0 +1,99 @@
+"""The very first instructions: block the signals, shed what would bend ginit, patch, then `ginit.cli`.
+
+Nothing here may import a module that an application's directory could replace, until the path is clean: `_signal`,
+`posix` and `sys` are built into the interpreter, `os` was loaded by it before.
+"""
+
+from __future__ import annotations
+
+import os
+import posix
+import sys
+from typing import TYPE_CHECKING
+
+import _signal
+
+if TYPE_CHECKING:
+    from typing import Dict, NoReturn
+
+#: `PYTHON*` variables that many images set and that change nothing in ginit: it uses no text streams, compares no hashes
+#: and writes no bytecode; the rest are notes that the official Python images leave. Any other one costs a second start of
+#: the interpreter, which ignores them all.
+HARMLESS = frozenset(
+    (
+        b"PYTHONUNBUFFERED",
+        b"PYTHONDONTWRITEBYTECODE",
+        b"PYTHONHASHSEED",
+        b"PYTHONIOENCODING",
+        b"PYTHON_VERSION",
+        b"PYTHON_SHA256",
+        b"PYTHON_PIP_VERSION",
+        b"PYTHON_SETUPTOOLS_VERSION",
+        b"PYTHON_GET_PIP_URL",
+        b"PYTHON_GET_PIP_SHA256",
+    )
+)
+
+
+def main() -> NoReturn:
+    """Run ginit with this process's arguments and environment, and exit."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    environ = original_environ()
+    isolate(environ)
+    sys.dont_write_bytecode = True  # a container's file system is not ours to write to
+    for name in list(os.environ):
+        # gevent and libev read these when they are imported; only the services are meant by them.
+        if name.startswith("GEVENT_") or name == "LIBEV_FLAGS":
+            del os.environ[name]
+    try:
+        from ginit import cli, patching
+
+        patching.patch_signal()
+    except ImportError as error:
+        sys.exit(f"ginit: error: {sys.executable} can't import what ginit needs: {error}; install ginit with its dependencies")
+    status = cli.main(sys.argv[1:], environ)
+    # Everything is written and every process is waited for. The interpreter's own clean-up would only take time, or wait
+    # for a thread that is stuck in a write to a reader who has left.
+    os._exit(status)
+
+
+def original_environ() -> Dict[bytes, bytes]:
+    """The environment as this process was given it.
+
+    An interpreter that is started in the C locale sets `LC_CTYPE` in its own environment (PEP 538), and so in that of
+    every process it starts. The kernel's copy shows whether it was there before.
+    """
+    environ: Dict[bytes, bytes] = dict(posix.environ)  # type: ignore[arg-type]
+    if environ.get(b"LC_CTYPE") in (b"C.UTF-8", b"C.utf8", b"UTF-8"):
+        try:
+            with open("/proc/self/environ", "rb") as file:
+                given = file.read().split(b"\0")
+        except OSError:
+            return environ
+        if not any(entry.startswith(b"LC_CTYPE=") for entry in given):
+            del environ[b"LC_CTYPE"]
+    return environ
+
+
+def isolate(environ: Dict[bytes, bytes]) -> None:
+    """See to it that modules come from the installation alone, and that no `PYTHON*` variable bends the interpreter.
+
+    Such a variable has had its effect by now, so the interpreter is started again, isolated; blocked signals and the
+    pending ones survive that.
+    """
+    if not sys.flags.isolated:
+        bent = any(name.startswith(b"PYTHON") and value and name not in HARMLESS for name, value in environ.items())
+        if bent and sys.executable:
+            arguments = [sys.executable, "-I", os.path.abspath(__file__), *sys.argv[1:]]
+            posix.execve(sys.executable, arguments, environ)
+        if not getattr(sys.flags, "safe_path", False):
+            del sys.path[0]  # the script's directory, or with -m the working directory
+    # Where ginit was found by a path that is gone now (`pip install --user` or `--target`, a checkout), it and its
+    # dependencies are found there still, but behind everything else.
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if home not in sys.path:
+        sys.path.append(home)
+
+
+if __name__ == "__main__":
+    main()

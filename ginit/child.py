@@ -1,0 +1,208 @@
+"""Child: one executable, started with its pipes; its exit status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+from typing import Dict, Mapping, Optional, Tuple
+
+from gevent.event import Event
+
+from .lines import printable
+from .reaper import Reaper
+
+#: Every signal whose disposition can be changed; a new process gets the default one of each.
+_SIGNALS = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
+
+
+class StartError(Exception):
+    """An executable that can't be started; the text names the file and the reason."""
+
+
+class Child:
+    """A process that ginit started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        #: Set when the process has ended and is reaped.
+        self.exited = Event()
+        #: The exit status, or the negated number of the signal that ended the process; None while it runs.
+        self.status: Optional[int] = None
+
+    def kill(self, signum: int) -> None:
+        """Send a signal, unless the process has ended.
+
+        Raises:
+            PermissionError: the process has become another user's.
+        """
+        # The PID is the process's until it is reaped, and then `status` is set before anything else can run.
+        if self.status is None:
+            os.kill(self.pid, signum)
+
+    def _on_exit(self, pid: int, status: int) -> None:
+        self.status = exit_status(status)
+        self.exited.set()
+
+
+class Spawner:
+    """Starts processes with a clean slate: no blocked or ignored signals, descriptors 0 to 2 alone, a directory.
+
+    By posix_spawn(3), which doesn't copy ginit's memory maps as a fork does (0.6 ms against 1.3 ms and gevent's own
+    3.3 ms), sets the signals in the child, and reports an executable that can't be executed as the error of the call.
+    """
+
+    def __init__(self, reaper: Reaper, environ: Mapping[bytes, bytes]) -> None:
+        """
+        Args:
+            reaper: gets the statuses.
+            environ: what each process has in its environment.
+        """
+        self._reaper = reaper
+        self._environ = dict(environ)
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _seal_inherited()
+
+    def spawn(
+        self,
+        executable: bytes,
+        directory: bytes,
+        environ: Mapping[bytes, bytes],
+        stdin: Optional[int],
+        stdout: int,
+        stderr: int,
+    ) -> Child:
+        """Start `executable`, without arguments.
+
+        Args:
+            executable: an absolute path.
+            directory: the working directory.
+            environ: what is added to the environment.
+            stdin: a descriptor, or None for `/dev/null`.
+            stdout: a descriptor.
+            stderr: a descriptor.
+
+        Raises:
+            StartError: it can't be started.
+        """
+        streams = (self._null if stdin is None else stdin, stdout, stderr)
+        try:
+            # posix_spawn has no portable way to set the directory. Nothing else in this process depends on it.
+            os.chdir(directory)
+            try:
+                pid = os.posix_spawn(
+                    executable,
+                    [executable],
+                    {**self._environ, **environ},
+                    file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(streams)],
+                    setsigmask=[],
+                    setsigdef=_SIGNALS,
+                )
+            finally:
+                os.fchdir(self._home)
+        except OSError as error:
+            raise StartError(f"can't start {printable(executable)}: {_reason(executable, directory, error)}") from error
+        child = Child(pid)
+        self._reaper.watch(pid, child._on_exit)
+        return child
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        os.close(self._null)
+        os.close(self._home)
+
+
+def _seal_inherited() -> None:
+    """Keep the descriptors that ginit was started with from the processes it starts."""
+    try:
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        descriptors = list(range(os.sysconf("SC_OPEN_MAX")))
+    for fd in descriptors:
+        if fd > 2:
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:
+                pass  # closed meanwhile, as the one that listed them
+
+
+def open_pipe() -> Tuple[int, int]:
+    """A pipe's read end and write end, neither of them inherited.
+
+    Raises:
+        StartError: too many open files.
+    """
+    try:
+        return os.pipe()
+    except OSError as error:
+        raise StartError(f"can't make a pipe: {_SHORTAGES.get(error.errno or 0, error.strerror)}") from error
+
+
+def exit_status(status: int) -> int:
+    """The exit status in a status of waitpid(2), or the negated number of the signal that ended the process."""
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def describe(status: int) -> str:
+    """An exit status in words."""
+    return f"ended with status {status}" if status >= 0 else f"was ended by {signal_name(-status)}"
+
+
+def signal_name(signum: int) -> str:
+    """`SIGTERM` for 15; `signal 40` for one without a name."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
+
+
+#: Errors that the limits around ginit cause, not the executable.
+_SHORTAGES: Dict[int, str] = {
+    errno.EAGAIN: "no more processes are allowed; raise the limit (docker run --pids-limit, ulimit -u)",
+    errno.ENOMEM: "there is no memory left; raise the limit (docker run --memory)",
+    errno.EMFILE: "too many open files; raise the limit (docker run --ulimit nofile=..., ulimit -n)",
+    errno.ENFILE: "too many open files in the whole system; raise fs.file-max",
+}
+_INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)")
+
+
+def _reason(executable: bytes, directory: bytes, error: OSError) -> str:
+    """Why `executable` can't be started; the error alone doesn't say which of the files it is about."""
+    if error.errno in _SHORTAGES:
+        return _SHORTAGES[error.errno]
+    if not os.path.isdir(directory):
+        return f"its directory {printable(directory)} doesn't exist"
+    if not os.access(directory, os.X_OK):
+        return f"its directory {printable(directory)} may not be entered"
+    if not os.path.lexists(executable):
+        return "it doesn't exist"
+    if not os.path.exists(executable):
+        return "it is a link to nowhere"
+    if not os.path.isfile(executable):
+        return "it isn't a file"
+    interpreter = _interpreter(executable)
+    if error.errno == errno.ENOENT:
+        if interpreter is None:
+            return "its dynamic loader doesn't exist"
+        advice = "; its first line ends as on Windows, with a carriage return" if interpreter.endswith(b"\r") else ""
+        return f"its interpreter {printable(interpreter)} doesn't exist{advice}"
+    if error.errno == errno.EACCES:
+        if not os.access(executable, os.X_OK):
+            return "it isn't executable (chmod +x)"
+        if interpreter is not None and not os.access(interpreter, os.X_OK):
+            return f"its interpreter {printable(interpreter)} isn't executable"
+        return "permission denied; its file system may be mounted noexec"
+    if error.errno == errno.ENOEXEC:
+        return "it has no #! line and isn't a program for this machine"
+    return error.strerror or str(error)
+
+
+def _interpreter(executable: bytes) -> Optional[bytes]:
+    try:
+        with open(executable, "rb") as file:
+            match = _INTERPRETER.match(file.read(256))  # the kernel looks no farther (BINPRM_BUF_SIZE)
+    except OSError:
+        return None
+    return match[1] if match else None

@@ -1,0 +1,107 @@
+"""The command line: `ginit [DIR]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import List, Mapping, NoReturn, Optional
+
+import gevent
+
+from . import __version__
+from .lines import printable, timestamp
+from .patching import patch_subprocess
+from .settings import Settings, SettingsError
+from .supervisor import FAILURE, Supervisor
+
+#: Words in the place of DIR that are, or will be, commands.
+COMMANDS = ("exec", "check", "status")
+
+#: Seconds after which what is only there in case takes its time.
+_PATCH_DELAY = 1
+
+_EPILOG = """\
+Settings come from the environment: GINIT_DIR, GINIT_JSON_STDOUT, GINIT_LOG_LEVEL, GINIT_LOG_FORMAT,
+GINIT_REPARENTING_POLICY, GINIT_KILL_TIMEOUT, GINIT_MAX_LINE, GINIT_DRAIN_TIMEOUT; each, where unset, as DINIT_*.
+
+Exit status: 0 told to stop, or the first service to end returned 0; 1 ginit failed; 3 a service failed.
+"""
+
+
+def main(arguments: List[str], environ: Mapping[bytes, bytes]) -> int:
+    """Run the command that `arguments` ask for, with `environ` for the services.
+
+    Returns:
+        The exit status.
+    """
+    directory = _parse(arguments)
+    error = _open_standard_streams()
+    if error:
+        return _complain(error)
+    gevent.spawn_later(_PATCH_DELAY, patch_subprocess)
+    try:
+        return Supervisor(Settings.read(environ, directory), environ).run()
+    except SettingsError as bad:
+        return _complain(*bad.errors)
+    except OSError as bad:
+        return _complain(f"can't start: {bad.strerror}")
+
+
+def _parse(arguments: List[str]) -> Optional[bytes]:
+    """The directory that is asked for, if one is; leaves the process where there's nothing to run."""
+    if arguments == [argument for argument in arguments[:1] if not argument.startswith("-")]:
+        directory = arguments[0] if arguments else None  # what containers say, without the 9 ms that argparse takes
+    else:
+        directory = _parse_options(arguments)
+    if directory in COMMANDS:
+        sys.exit(_complain(f"this version has no command {directory}; a directory of that name is written ./{directory}"))
+    if directory == "":
+        sys.exit(_complain("DIR is empty; name the directory of services"))
+    return None if directory is None else os.fsencode(directory)
+
+
+def _parse_options(arguments: List[str]) -> Optional[str]:
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            sys.exit(_complain(f"{message}; see {self.prog} --help"))
+
+    parser = Parser(
+        prog="ginit",
+        description="A process manager and init (PID 1) for containers: runs every service in a directory.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", metavar="DIR", nargs="?", help="the directory of services (default: GINIT_DIR, or /etc/service)")
+    parser.add_argument("--version", action="version", version=f"ginit {__version__}")
+    directory: Optional[str] = parser.parse_args(arguments).directory
+    return directory
+
+
+def _open_standard_streams() -> Optional[str]:
+    """See to it that descriptors 0 to 2 are open, before something else gets these numbers.
+
+    Returns:
+        What is wrong, if something is.
+    """
+    closed = []
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            closed.append(name)
+            os.open("/dev/null", os.O_RDWR)
+    if closed and closed != ["stdin"]:
+        return f"{' and '.join(closed[-2:])} closed, so lines would be lost; redirect to /dev/null what isn't wanted"
+    return None
+
+
+def _complain(*errors: str) -> int:
+    for error in errors:
+        try:
+            os.write(2, timestamp(time.time()) + f" ginit: error: {printable(os.fsencode(error))}\n".encode())
+        except OSError:
+            pass  # nowhere to say it; the status still does
+    return FAILURE

@@ -1,0 +1,104 @@
+"""ginit's own messages."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, Dict, Optional, Union
+
+from .lines import printable, timestamp
+from .settings import LEVELS
+from .writer import Writer
+
+#: Bytes of ginit's own messages and the services' lines that may wait for stderr before ginit's own are left out.
+_LIMIT = 4 * 1024 * 1024
+
+
+class Subject:
+    """Whom a message is about: a process's service and stage."""
+
+    __slots__ = ("pid", "service", "stage")
+
+    def __init__(self, service: bytes, stage: str, pid: Optional[int] = None) -> None:
+        self.service = printable(service)
+        self.stage = stage
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return f"{self.service}/{self.stage}"
+
+
+class Log:
+    """Writes ginit's own messages to stderr, each a line. Never blocks, and so may be called in the hub.
+
+    Where stderr's reader is so slow that megabytes wait for it, messages are left out, and their number is told later.
+    """
+
+    def __init__(self, writer: Writer, level: str, form: str) -> None:
+        """
+        Args:
+            writer: stderr's.
+            level: the least important level to show, of `settings.LEVELS`.
+            form: `text` or `json`.
+        """
+        self._writer = writer
+        self._shown = LEVELS.index(level)
+        self._left_out = 0
+        self._format: Callable[[str, str, Optional[Subject]], bytes] = _format_text if form == "text" else _JsonFormat()
+
+    def shows(self, level: str) -> bool:
+        """Whether messages of `level` are shown."""
+        return LEVELS.index(level) <= self._shown
+
+    def error(self, message: str, subject: Optional[Subject] = None) -> None:
+        """Say that something has failed."""
+        self._write("error", message, subject)
+
+    def warn(self, message: str, subject: Optional[Subject] = None) -> None:
+        """Say what a person should look into."""
+        self._write("warn", message, subject)
+
+    def info(self, message: str, subject: Optional[Subject] = None) -> None:
+        """Say what ginit does."""
+        self._write("info", message, subject)
+
+    def debug(self, message: str, subject: Optional[Subject] = None) -> None:
+        """Say what a developer of ginit wants to know."""
+        self._write("debug", message, subject)
+
+    def _write(self, level: str, message: str, subject: Optional[Subject]) -> None:
+        if not self.shows(level):
+            return
+        if self._writer.pending > _LIMIT:
+            self._left_out += 1
+            return
+        if self._left_out:
+            count, self._left_out = self._left_out, 0
+            self._write("warn", f"stderr was blocked; {count} messages of ginit's are left out here", None)
+        self._writer.put(self._format(level, message, subject))
+
+
+def _format_text(level: str, message: str, subject: Optional[Subject]) -> bytes:
+    label = f"{subject}: " if subject else ""
+    text = printable(message.encode("utf-8", "backslashreplace"))
+    return timestamp(time.time()) + f" ginit: {level}: {label}{text}\n".encode()
+
+
+class _JsonFormat:
+    """Messages as python-json-logger formats them."""
+
+    def __init__(self) -> None:
+        import logging  # with the formatter 20 ms, which only those pay who want it
+
+        from pythonjsonlogger.json import JsonFormatter
+
+        self._make_record = logging.makeLogRecord
+        self._formatter = JsonFormatter(json_ensure_ascii=False)
+
+    def __call__(self, level: str, message: str, subject: Optional[Subject]) -> bytes:
+        fields: Dict[str, Union[str, int]] = {"msg": message, "level": level}
+        if subject:
+            fields.update(service=subject.service, stage=subject.stage)
+            if subject.pid is not None:
+                fields.update(pid=subject.pid)
+        fields.update(logged=timestamp(time.time()).decode())
+        return (self._formatter.format(self._make_record(fields)) + "\n").encode("utf-8", "backslashreplace")

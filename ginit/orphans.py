@@ -1,0 +1,198 @@
+"""Orphans: processes whose parents died and that became ginit's children; what the policy makes of them.
+
+Being reparented sends no signal to the new parent, so ginit looks at the list of its children.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Callable, Collection, Dict, List, Optional
+
+import gevent
+from gevent.event import Event
+
+from . import procfs
+from .child import describe, exit_status
+from .lines import printable
+from .log import Log, Subject
+
+#: Seconds between two looks when nothing happens.
+LOOK_INTERVAL = 1.0
+#: The same while everything is being stopped.
+STOPPING_LOOK_INTERVAL = 0.1
+#: Seconds between two looks at least, however many processes end.
+_LOOK_PAUSE = 0.01
+#: Seconds a process must have lived to be looked at: a younger one may be between fork and exec, and not itself yet.
+_GROWN_UP = 0.01
+#: The start time in /proc is cut to clock ticks of at most this many seconds.
+_TICK = 0.01
+#: Processes handled before other greenlets get their turn.
+_BATCH = 32
+#: Processes a second that get a message of their own; the others of that second share one.
+_MESSAGES = 10
+
+
+class _Orphan:
+    """A reparented process that is alive."""
+
+    def __init__(self, pid: int, command: bytes) -> None:
+        self.pid = pid
+        self.subject = Subject(command, str(pid), pid)
+        #: When it's due to be killed, on the monotonic clock; None when that isn't pending.
+        self.kill_at: Optional[float] = None
+
+
+class Orphans:
+    """Looks for reparented processes, and terminates or ignores them; the reaper reaps them."""
+
+    def __init__(self, log: Log, policy: str, kill_timeout: float, failed: Callable[[Exception], None]) -> None:
+        """
+        Args:
+            log: ginit's messages.
+            policy: `terminate` or `ignore`.
+            kill_timeout: seconds between TERM and KILL under `terminate`.
+            failed: called when a look fails; looking goes on all the same.
+        """
+        self._log = log
+        self._policy = policy
+        self._kill_timeout = kill_timeout
+        self._failed = failed
+        self._own: Collection[int] = ()
+        self._wake = Event()
+        self._stopping = False
+        self._first_seen: Dict[int, float] = {}
+        self._orphans: Dict[int, _Orphan] = {}
+        self._messages_left = _MESSAGES
+        self._messages_renewed = 0.0
+        self._unmentioned = 0
+        self._greenlet: Optional[gevent.Greenlet] = None
+
+    def start(self, own: Collection[int]) -> None:
+        """Begin to look; `own` are, at any time, the children that aren't reparented ones."""
+        self._own = own
+        self._greenlet = gevent.spawn(self._run)
+
+    def look(self) -> None:
+        """Look at once, or within `_LOOK_PAUSE`; may be called in the hub."""
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """Look more often, as everything is being stopped."""
+        self._stopping = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        self._mention_the_rest()
+
+    @property
+    def alive(self) -> int:
+        """The number of reparented processes that were seen and that haven't ended."""
+        return len(self._orphans)
+
+    def reaped(self, pid: int, status: int) -> None:
+        """Forget a process that has ended; may be called in the hub.
+
+        Args:
+            pid: its PID, which may be another process's from now on.
+            status: as waitpid(2) gives it.
+        """
+        self._first_seen.pop(pid, None)
+        orphan = self._orphans.pop(pid, None)
+        if orphan is not None:
+            self._log.info(f"reparented process {describe(exit_status(status))}", orphan.subject)
+
+    def _run(self) -> None:
+        pause = LOOK_INTERVAL
+        last_look = 0.0
+        while True:
+            if self._wake.wait(pause):
+                gevent.sleep(max(0.0, last_look + _LOOK_PAUSE - time.monotonic()))
+            self._wake.clear()
+            last_look = time.monotonic()
+            try:
+                self._look()
+                self._kill_overdue()
+            except Exception as error:
+                self._failed(error)
+            pause = self._pause()
+
+    def _pause(self) -> float:
+        """Seconds until the next look."""
+        if self._first_seen:
+            return _GROWN_UP
+        pause = STOPPING_LOOK_INTERVAL if self._stopping else LOOK_INTERVAL
+        due = [orphan.kill_at for orphan in self._orphans.values() if orphan.kill_at is not None]
+        return max(0.0, min(pause, min(due) - time.monotonic())) if due else pause
+
+    def _look(self) -> None:
+        self._renew_messages()
+        strangers = [pid for pid in procfs.read_children(os.getpid()) if pid not in self._own and pid not in self._orphans]
+        for index, pid in enumerate(strangers):
+            if index % _BATCH == _BATCH - 1:
+                gevent.sleep(0)
+            # Others had their turn, so this may be another process by now, even one that ginit started.
+            if pid not in self._own:
+                self._meet(pid)
+
+    def _meet(self, pid: int) -> None:
+        stat = procfs.read_stat(pid)
+        if stat is None or stat.parent != os.getpid() or stat.ended:
+            self._first_seen.pop(pid, None)
+            return
+        now = time.monotonic()
+        # By its start time or by our own clock: the one is coarse, the other doesn't know how old it was at first sight.
+        if stat.age < _GROWN_UP + _TICK and now - self._first_seen.setdefault(pid, now) < _GROWN_UP:
+            return
+        self._first_seen.pop(pid, None)
+        orphan = self._orphans[pid] = _Orphan(pid, stat.command)
+        command_line = printable(procfs.read_command_line(pid) or stat.command)
+        if self._policy == "ignore":
+            self._log.info(f"ignoring a reparented process: {command_line}", orphan.subject)
+            return
+        self._warn(f"terminating a reparented process: {command_line}", orphan.subject)
+        orphan.kill_at = now + self._kill_timeout
+        self._kill(orphan, signal.SIGTERM)
+        if stat.stopped:
+            self._kill(orphan, signal.SIGCONT)  # or it couldn't act on TERM
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        overdue: List[_Orphan] = [
+            orphan for orphan in self._orphans.values() if orphan.kill_at is not None and orphan.kill_at <= now
+        ]
+        for orphan in overdue:
+            orphan.kill_at = None
+            self._warn(f"killing a reparented process, {self._kill_timeout:g} s after TERM", orphan.subject)
+            self._kill(orphan, signal.SIGKILL)
+
+    def _kill(self, orphan: _Orphan, signum: signal.Signals) -> None:
+        try:
+            os.kill(orphan.pid, signum)
+        except OSError as error:
+            # Another user's (PermissionError). It stays ours to wait for.
+            self._log.error(f"can't send {signum.name}: {error.strerror}", orphan.subject)
+
+    def _warn(self, message: str, subject: Subject) -> None:
+        if self._messages_left:
+            self._messages_left -= 1
+            self._log.warn(message, subject)
+        else:
+            self._unmentioned += 1
+            self._log.debug(message, subject)
+
+    def _renew_messages(self) -> None:
+        now = time.monotonic()
+        if now - self._messages_renewed >= 1:
+            self._messages_renewed = now
+            self._messages_left = _MESSAGES
+            self._mention_the_rest()
+
+    def _mention_the_rest(self) -> None:
+        if self._unmentioned:
+            count, self._unmentioned = self._unmentioned, 0
+            self._log.warn(f"{count} more reparented processes were terminated or killed, too many to name each")

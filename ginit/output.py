@@ -1,0 +1,163 @@
+"""Output: which stamp a stream's lines get, and where they go."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, List, Set
+
+import gevent
+
+from . import lines
+from .lines import Frame, Framer, Stamp
+from .log import Log, Subject
+from .pump import Pump
+from .settings import Settings
+from .writer import Writer, open_writers
+
+
+class Output:
+    """All that ginit writes: the services' streams and its own messages, on stdout and stderr."""
+
+    def __init__(self, settings: Settings, failed: Callable[[str, OSError], None]) -> None:
+        """
+        Args:
+            settings: the formats and limits.
+            failed: called with `stdout` or `stderr` and the error when that can't be written to any more.
+
+        Raises:
+            OSError: stdout or stderr isn't open.
+        """
+        self._settings = settings
+        self._stdout, self._stderr = open_writers(failed)
+        self._pumps: Set[Pump] = set()
+        self.log = Log(self._stderr, settings.log_level, settings.log_format)
+
+    def pump_stdout(self, fd: int, service: bytes, stage: str) -> None:
+        """Pass on, until it ends, the stream in the pipe `fd`, the stdout of a process of `service`."""
+        subject = Subject(service, stage)
+        if self._settings.json_stdout:
+            self._start(fd, _ObjectStream(self._framer(), self._stdout, _fields(subject), self._stderr, self._misfit_stamp(subject)))
+        else:
+            self._start(fd, _LineStream(self._framer(), self._stdout, lines.text_stamp(str(subject))))
+
+    def pump_stderr(self, fd: int, service: bytes, stage: str) -> None:
+        """Pass on, until it ends, the stream in the pipe `fd`, the stderr of a process of `service`."""
+        self._start(fd, _LineStream(self._framer(), self._stderr, self._line_stamp(Subject(service, stage), "stderr")))
+
+    def finish(self) -> int:
+        """Pass on what can be read still, and wait until it's written, or its reader has shown to be gone.
+
+        To be called when no process runs any more that ginit waits for.
+
+        Returns:
+            The number of bytes that were given up.
+        """
+        timeout = self._settings.drain_timeout
+        writers = {self._stdout, self._stderr}
+        watches = [gevent.spawn(writer.give_up_when_stuck, timeout) for writer in writers]
+        for pump in list(self._pumps):
+            pump.finish()
+        gevent.joinall([pump.greenlet for pump in self._pumps])
+        gevent.killall(watches)
+        lost = 0
+        # stderr last: it may have to tell what became of stdout.
+        for name, writer in (("stdout", self._stdout), ("stderr", self._stderr)):
+            if writer in writers:
+                writers.remove(writer)
+                if writer is self._stderr and lost:
+                    self.log.error(f"gave up {lost} bytes of output: {self._stdout.broken}")
+                writer.close(timeout)
+                lost += writer.lost
+        return lost
+
+    def _framer(self) -> Framer:
+        return Framer(self._settings.max_line)
+
+    def _start(self, fd: int, stream: _Stream) -> None:
+        pump = Pump(fd, stream)
+        self._pumps.add(pump)
+        pump.greenlet.rawlink(lambda _: self._pumps.discard(pump))
+
+    def _line_stamp(self, subject: Subject, stream: str) -> Stamp:
+        """The stamp of a service's line on stderr."""
+        if self._settings.log_format == "text":
+            return lines.text_stamp(str(subject))
+        return lines.message_stamp(_fields(subject) + b"," + lines.member("stream", stream))
+
+    def _misfit_stamp(self, subject: Subject) -> Stamp:
+        """The stamp of a line on stdout that should be JSON and isn't."""
+        opening = "not JSON on stdout: "
+        if not self.log.shows("warn"):
+            return self._line_stamp(subject, "stdout")
+        if self._settings.log_format == "text":
+            return lines.text_stamp(f"ginit: warn: {subject}: {opening[:-2]}")
+        return lines.message_stamp(lines.member("level", "warn") + b"," + _fields(subject), opening)
+
+
+def _fields(subject: Subject) -> bytes:
+    return lines.member("service", subject.service) + b"," + lines.member("stage", subject.stage)
+
+
+class _Stream:
+    """A process's stdout or stderr: what a pump fills."""
+
+    def __init__(self, framer: Framer, writer: Writer) -> None:
+        self._framer = framer
+        self._writer = writer
+
+    def wait_for_room(self) -> None:
+        self._writer.wait_for_room()
+
+    def take(self, block: bytes) -> None:
+        self._put(self._framer.feed(block))
+
+    def close(self) -> None:
+        self._put(self._framer.close())
+
+    def _put(self, frames: List[Frame]) -> None:
+        now = lines.timestamp(time.time())
+        for frame in frames:
+            self._put_frame(frame, now)
+
+    def _put_frame(self, frame: Frame, now: bytes) -> None:
+        raise NotImplementedError
+
+
+class _LineStream(_Stream):
+    """One whose lines all get the same stamp."""
+
+    def __init__(self, framer: Framer, writer: Writer, stamp: Stamp) -> None:
+        super().__init__(framer, writer)
+        self._stamp = stamp
+
+    def _put_frame(self, frame: Frame, now: bytes) -> None:
+        self._writer.put(self._stamp(frame.body, now))
+
+
+class _ObjectStream(_Stream):
+    """One whose lines are JSON objects that fields are added to; others go to stderr with a stamp of their own."""
+
+    def __init__(self, framer: Framer, writer: Writer, fields: bytes, misfits: Writer, stamp: Stamp) -> None:
+        super().__init__(framer, writer)
+        self._fields = fields
+        self._misfits = misfits
+        self._stamp = stamp
+        self._had_misfits = False
+
+    def wait_for_room(self) -> None:
+        self._writer.wait_for_room()
+        # A blocked stderr holds back only those who have just written to it.
+        if self._had_misfits:
+            self._misfits.wait_for_room()
+            self._had_misfits = False
+
+    def _put_frame(self, frame: Frame, now: bytes) -> None:
+        if frame.pieces:
+            objects, misfits = b"", frame.body
+        else:
+            objects, misfits = lines.add_fields(frame.body, self._fields + lines.logged(now))
+        if objects:
+            self._writer.put(objects)
+        if misfits:
+            self._had_misfits = True
+            self._misfits.put(self._stamp(misfits, now))

@@ -1,0 +1,84 @@
+"""What /proc says of processes (proc(5))."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import List, NamedTuple, Optional
+
+#: Clock ticks a second, the unit of start times.
+_TICKS: int = os.sysconf("SC_CLK_TCK")
+
+
+class Stat(NamedTuple):
+    """The fields of /proc/PID/stat that ginit uses."""
+
+    #: The file name of its executable, cut to 15 bytes; a process may change it.
+    command: bytes
+    #: One letter, `Z` for a zombie.
+    state: bytes
+    parent: int
+    threads: int
+    #: Seconds since the machine was started, to within a clock tick (10 ms on most).
+    started: float
+
+    @property
+    def ended(self) -> bool:
+        """Whether the whole process has ended; a zombie with threads is a main thread that left the others running."""
+        return self.state in b"ZX" and self.threads <= 1
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is stopped by a signal, and gets no other one but KILL and CONT."""
+        return self.state == b"T"
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was forked; up to a clock tick too many."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started
+
+
+def read_stat(pid: int) -> Optional[Stat]:
+    """What /proc/PID/stat says; None where there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            data = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command stands in parentheses and may hold any byte, parentheses and spaces too.
+    start, end = data.index(b"("), data.rindex(b")")
+    fields = data[end + 2 :].split()
+    return Stat(data[start + 1 : end], fields[0], int(fields[1]), int(fields[17]), int(fields[19]) / _TICKS)
+
+
+def read_command_line(pid: int) -> bytes:
+    """Its command line, the arguments parted by spaces; empty where it has none (any more)."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+            return file.read(4096).rstrip(b"\0").replace(b"\0", b" ")
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def read_children(pid: int) -> List[int]:
+    """The children of the main thread of `pid`, to which reparented processes come; one that just came may be missing.
+
+    Raises:
+        OSError: /proc can't be read.
+    """
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb", buffering=0) as file:
+            return [int(child) for child in file.readall().split()]
+    except FileNotFoundError:
+        # A kernel without CONFIG_PROC_CHILDREN.
+        return scan_children(pid)
+
+
+def scan_children(pid: int) -> List[int]:
+    """The children of `pid`, found by reading every process's status.
+
+    Raises:
+        OSError: /proc can't be read.
+    """
+    stats = ((int(name), read_stat(int(name))) for name in os.listdir("/proc") if name.isdigit())
+    return [child for child, stat in stats if stat is not None and stat.parent == pid]

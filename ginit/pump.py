@@ -1,0 +1,98 @@
+"""Pump: reads one pipe in blocks and hands them on."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import termios
+from typing import Optional, Protocol
+
+import gevent
+from gevent.hub import Waiter
+
+#: Bytes that one read takes at most: as many as a pipe of Linux holds unless it is told otherwise (pipe(7)).
+BLOCK = 65536
+_READABLE = 1
+
+
+class Sink(Protocol):
+    """What a pump fills."""
+
+    def wait_for_room(self) -> None:
+        """Return when the next block may be taken."""
+
+    def take(self, block: bytes) -> None:
+        """Take a block; never blocks."""
+
+    def close(self) -> None:
+        """The stream has ended."""
+
+
+class Pump:
+    """Moves what arrives in a pipe into a sink, in a greenlet of its own.
+
+    A block is read only when the pipe is readable and the sink has room, and each wait passes through the hub's poll: so
+    streams take turns, a block each, signals and reaping are served in between, and what there's no room for stays in the
+    kernel's pipe, where it slows down the process that writes it.
+    """
+
+    def __init__(self, fd: int, sink: Sink) -> None:
+        """
+        Args:
+            fd: the read end of a pipe; the pump closes it.
+            sink: what the blocks go to.
+        """
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._sink = sink
+        self._hub = gevent.get_hub()
+        self._watcher = self._hub.loop.io(fd, _READABLE)
+        self._waiter: Optional[Waiter] = None
+        self._left: Optional[int] = None
+        self.greenlet = gevent.spawn(self._run)
+
+    def finish(self) -> None:
+        """End with what can be read now, though somebody may hold the pipe open still."""
+        if self._left is None and not self.greenlet.dead:
+            self._left = self.unread()
+            if self._waiter is not None:
+                self._hub.loop.run_callback(self._waiter.switch, None)
+
+    def unread(self) -> int:
+        """The number of bytes in the pipe."""
+        if self.greenlet.dead:
+            return 0
+        size = array.array("i", [0])
+        fcntl.ioctl(self._fd, termios.FIONREAD, size)
+        return size[0]
+
+    def _run(self) -> None:
+        try:
+            while self._left is None or self._left > 0:
+                if self._left is None:
+                    self._wait_until_readable()
+                self._sink.wait_for_room()
+                try:
+                    block = os.read(self._fd, BLOCK if self._left is None else min(BLOCK, self._left))
+                except BlockingIOError:
+                    continue
+                if not block:
+                    break
+                if self._left is not None:
+                    self._left -= len(block)
+                self._sink.take(block)
+        finally:
+            self._watcher.stop()
+            self._watcher.close()
+            os.close(self._fd)
+            self._sink.close()
+
+    def _wait_until_readable(self) -> None:
+        self._waiter = Waiter(self._hub)
+        self._watcher.start(self._waiter.switch, None)
+        try:
+            self._waiter.get()
+        finally:
+            self._watcher.stop()
+            self._waiter = None

@@ -1,0 +1,75 @@
+"""The signals that are sent to ginit."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, Callable, Dict
+
+import gevent
+
+#: The signals that stop everything.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+#: Left as they are: what can't be caught, what libev or the interpreter needs, faults, and what stops or resumes a job.
+_UNTOUCHED = frozenset(
+    (
+        signal.SIGKILL,
+        signal.SIGSTOP,
+        signal.SIGCHLD,
+        signal.SIGPIPE,
+        signal.SIGXFSZ,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGSEGV,
+        signal.SIGSYS,
+        signal.SIGTRAP,
+        signal.SIGCONT,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGURG,
+        signal.SIGWINCH,
+        *STOP_SIGNALS,
+    )
+)
+
+
+class Signals:
+    """Watches for the signals to stop, and makes the others harmless.
+
+    The kernel doesn't let PID 1 die of a signal that it has no handler for. Where ginit isn't PID 1, a handler that does
+    nothing makes it the same: ginit never leaves its services alone.
+    """
+
+    def __init__(self, stop: Callable[[int], None]) -> None:
+        """
+        Args:
+            stop: called with the signal's number in the hub; must not block.
+        """
+        loop = gevent.get_hub().loop
+        self._watchers = []
+        for number in STOP_SIGNALS:
+            watcher = loop.signal(number)
+            watcher.start(stop, number)
+            self._watchers.append(watcher)
+        self._replaced: Dict[int, Any] = {
+            number: signal.signal(number, _ignore) for number in signal.valid_signals() if number not in _UNTOUCHED
+        }
+        # From here on nothing is lost: what came before was blocked, and is delivered now.
+        self._mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def close(self) -> None:
+        """Block the signals as before, and stop watching for them."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        for watcher in self._watchers:
+            watcher.stop()
+            watcher.close()
+        for number, handler in self._replaced.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def _ignore(signum: int, frame: object) -> None:
+    """Not `SIG_IGN`, which a process that is started would inherit."""

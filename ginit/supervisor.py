@@ -1,0 +1,223 @@
+"""Supervisor: starts the services, decides when to stop, waits for everything, and gives the exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import traceback
+from types import TracebackType
+from typing import List, Mapping, Optional, Set, Type
+
+import gevent
+from gevent.event import Event
+
+from .child import Spawner, StartError, describe, signal_name
+from .lines import printable
+from .log import Subject
+from .orphans import STOPPING_LOOK_INTERVAL, Orphans
+from .output import Output
+from .reaper import Reaper, become_subreaper
+from .service import DISABLED, Service
+from .settings import Settings
+from .signals import Signals
+
+#: ginit's exit statuses.
+SUCCESS = 0
+FAILURE = 1
+SERVICE_FAILURE = 3
+
+
+class Supervisor:
+    """One run of ginit, from the first service's start to the last line."""
+
+    def __init__(self, settings: Settings, environ: Mapping[bytes, bytes]) -> None:
+        """
+        Args:
+            settings: what the person wants.
+            environ: the services' environment.
+
+        Raises:
+            OSError: stdout, stderr or /dev/null can't be used.
+        """
+        self._settings = settings
+        self._stop_requested = Event()
+        self._status: Optional[int] = None
+        self._services: List[Service] = []
+        self._disabled: Set[bytes] = set()
+        self._output = Output(settings, self._output_failed)
+        self._log = self._output.log
+        self._orphans = Orphans(self._log, settings.reparenting_policy, settings.kill_timeout, self._failed)
+        self._reaper = Reaper(self._orphans.reaped)
+        self._spawner = Spawner(self._reaper, environ)
+
+    def run(self) -> int:
+        """Run the services until they are to stop and have stopped.
+
+        Returns:
+            The exit status.
+        """
+        hub = gevent.get_hub()
+        # Each greenlet's and each callback's unexpected error comes here, so that none dies unnoticed.
+        hub.handle_error = self._greenlet_failed
+        signals = Signals(self._on_signal)
+        try:
+            for phase in (self._start, self._stop_requested.wait, self._stop, self._wait):
+                try:
+                    phase()
+                except Exception as error:
+                    # One phase that fails doesn't keep the next ones from stopping what runs.
+                    self._failed(error)
+            self._orphans.close()
+            self._log.info(f"exiting with status {self._status}")
+            if self._output.finish():
+                self._status = FAILURE
+        finally:
+            signals.close()
+            self._reaper.close()
+            self._spawner.close()
+            del hub.handle_error
+        assert self._status is not None
+        return self._status
+
+    # What services tell; see `service.Owner`.
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a reason to stop has come."""
+        return self._status is not None
+
+    def start_failed(self, error: StartError) -> None:
+        """Stop everything: a service can't be started."""
+        self._fail(str(error))
+
+    def service_ended(self, service: Service, subject: Subject, status: int) -> None:
+        """Decide what the end of a service means."""
+        if not self.stopping:
+            # Ctrl-C reaches ginit and its services at the same time, and the hub may come to the death first. The kernel
+            # sends the signal to all of a terminal's processes before one of them can die, so it's there to be handled:
+            # in this pass of the hub, or the next.
+            for _ in range(2):
+                gevent.get_hub().wait(gevent.get_hub().loop.timer(0))
+        if self.stopping:
+            self._log.info(describe(status), subject)
+        elif status == DISABLED:
+            self._log.info("has disabled itself", subject)
+            self._disabled.add(service.name)
+            service.stop()
+            if len(self._disabled) == len(self._services):
+                self._log.warn("every service has disabled itself, nothing is left to run")
+                self._request_stop(SUCCESS)
+        elif status == 0:
+            self._log.info(f"{describe(status)}; stopping everything", subject)
+            self._request_stop(SUCCESS)
+        else:
+            self._log.warn(f"{describe(status)}; stopping everything", subject)
+            self._request_stop(SERVICE_FAILURE)
+
+    # The phases of a run.
+
+    def _start(self) -> None:
+        if os.getpid() != 1:
+            self._become_subreaper()
+        self._orphans.start(self._reaper.watched)
+        # The signals that came while ginit was starting are handled before anything is started.
+        gevent.sleep(0)
+        directory = self._settings.directory
+        try:
+            with os.scandir(directory) as entries:
+                names = sorted(entry.name for entry in entries if not entry.name.startswith(b".") and _is_directory(entry))
+        except OSError as error:
+            advice = "set GINIT_DIR or name the directory as an argument"
+            self._fail(f"can't read the directory of services {printable(directory)}: {error.strerror}; {advice}")
+            return
+        if not names:
+            self._log.warn(f"there is no service in {printable(directory)}, nothing to run")
+            self._request_stop(SUCCESS)
+        self._services = [Service(os.path.join(directory, name), self._spawner, self._output, self) for name in names]
+
+    def _stop(self) -> None:
+        self._orphans.hurry()
+        for service in self._services:
+            service.stop()
+
+    def _wait(self) -> None:
+        greenlets = [service.greenlet for service in self._services]
+        if self._settings.reparenting_policy == "ignore":
+            self._wait_despite_orphans(greenlets)
+            return
+        gevent.joinall(greenlets)
+        while not self._reaper.childless():
+            self._reaper.reaped.clear()
+            self._reaper.reaped.wait(STOPPING_LOOK_INTERVAL)
+
+    def _wait_despite_orphans(self, greenlets: List[gevent.Greenlet]) -> None:
+        """Wait for the services, but not for a log program whose stdin an ignored process holds open."""
+        deadline = None
+        while gevent.joinall(greenlets, timeout=STOPPING_LOOK_INTERVAL) is not None and not all(map(_ended, greenlets)):
+            if any(service.running for service in self._services) or not self._orphans.alive:
+                deadline = None
+            elif deadline is None:
+                deadline = time.monotonic() + self._settings.drain_timeout
+            elif time.monotonic() >= deadline:
+                names = ", ".join(printable(service.name) for service in self._services if not service.greenlet.dead)
+                self._log.warn(f"not waiting for the log program of {names}: an ignored process holds its stdin open")
+                return
+
+    # Reasons to stop.
+
+    def _request_stop(self, status: int) -> None:
+        if self._status is None:
+            self._status = status
+        self._stop_requested.set()
+
+    def _fail(self, message: str) -> None:
+        self._log.error(message)
+        self._status = FAILURE
+        self._stop_requested.set()
+
+    def _failed(self, error: BaseException) -> None:
+        """Something unexpected has happened in ginit itself."""
+        self._fail(f"unexpected error, stopping everything: {type(error).__name__}: {error}")
+        for line in traceback.format_exception(type(error), error, error.__traceback__):
+            for part in line.splitlines():
+                self._log.debug(part)
+
+    def _greenlet_failed(
+        self, context: object, kind: Type[BaseException], error: BaseException, trace: Optional[TracebackType]
+    ) -> None:
+        """Called by gevent for an error that leaves a greenlet or a callback."""
+        if not issubclass(kind, gevent.GreenletExit):
+            self._failed(error.with_traceback(trace))
+
+    def _output_failed(self, name: str, error: OSError) -> None:
+        reason = "its reader has closed it" if isinstance(error, BrokenPipeError) else error.strerror
+        self._fail(f"can't write to {name}: {reason}; stopping everything")
+
+    def _on_signal(self, number: int) -> None:
+        name = signal_name(number)
+        if self.stopping:
+            waiting = [f"{printable(service.name)} ({service.running})" for service in self._services if service.running]
+            self._log.warn(f"{name} while stopping changes nothing; waiting for {', '.join(waiting) or 'the last lines'}")
+            return
+        self._log.info(f"{name}: stopping everything")
+        self._request_stop(SUCCESS)
+
+    def _become_subreaper(self) -> None:
+        try:
+            become_subreaper()
+        except OSError as error:
+            self._log.warn(f"not PID 1, and can't become a child subreaper: {error}; daemonized processes won't be seen")
+        else:
+            self._log.info("not PID 1: reaping as a child subreaper")
+
+
+def _is_directory(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that leads nowhere, or in circles
+
+
+def _ended(greenlet: gevent.Greenlet) -> bool:
+    return bool(greenlet.dead)

@@ -1,0 +1,229 @@
+"""The one way to stdout and stderr: a greenlet for each destination, a bounded queue, whole blocks in order.
+
+A destination is never written to in a way that could hold the hub up, and never changed for others that share it:
+`O_NONBLOCK` belongs to the open file, not to the descriptor, so a shell or another process on the same terminal would get
+it too. A pipe or a terminal is opened once more, through `/proc`, for a file of ginit's own that doesn't block; what can't
+be opened again (a socket, another user's pipe) or may block regardless (a file on a slow disk) is written by a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections import deque
+from typing import Callable, Deque, List, Optional, Sequence, Tuple, Union
+
+import gevent
+from gevent.event import Event
+
+Buffer = Union[bytes, memoryview]
+
+#: Bytes that may wait in the queue before the pumps stop reading.
+QUEUE_LIMIT = 1024 * 1024
+#: The most buffers that one writev(2) takes (IOV_MAX of Linux, limits.h).
+_BUFFERS = 1024
+#: Seconds between two looks at whether a reader has given up.
+_WATCH_INTERVAL = 0.05
+_WRITABLE = 2
+
+
+class _OwnFile:
+    """A file opened anew, that doesn't block: a pipe, a terminal, a device."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._hub = gevent.get_hub()
+        self._watcher = self._hub.loop.io(fd, _WRITABLE)
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        """Write what can be written now, but at least a byte; wait for that."""
+        while True:
+            try:
+                return os.writev(self._fd, buffers)
+            except BlockingIOError:
+                self._hub.wait(self._watcher)
+
+    def close(self) -> None:
+        self._watcher.stop()
+        self._watcher.close()
+        os.close(self._fd)
+
+
+class _ThreadedFile:
+    """A file whose writes may block, and are left to a thread."""
+
+    def __init__(self, fd: int) -> None:
+        from gevent.threadpool import ThreadPool  # 10 ms, and rarely needed
+
+        self._fd = fd
+        self._pool = ThreadPool(1)
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        while True:
+            try:
+                written: int = self._pool.apply(os.writev, (self._fd, buffers))
+                return written
+            except BlockingIOError:
+                # Somebody else made it non-blocking; a thread may wait for it.
+                self._pool.apply(_wait_writable, (self._fd,))
+
+    def close(self) -> None:
+        """The descriptor isn't ours, and the thread ends with the process."""
+
+
+def _wait_writable(fd: int) -> None:
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
+
+
+def _open_file(fd: int) -> Union[_OwnFile, _ThreadedFile]:
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        try:
+            # Without O_NOCTTY a session leader, which PID 1 often is, would make a terminal its own.
+            own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            return _ThreadedFile(fd)
+        return _OwnFile(own)
+    return _ThreadedFile(fd)
+
+
+class Writer:
+    """Takes blocks of whole lines and writes them, in order, to one destination.
+
+    `put` never blocks; whoever can wait asks for room first. When the destination fails, or its reader is given up, what
+    is queued and what is still put is counted in `lost`.
+    """
+
+    def __init__(self, fd: int, failed: Callable[[OSError], None]) -> None:
+        """
+        Args:
+            fd: the descriptor to write to; stays open.
+            failed: called once, in a greenlet of the writer's, when the destination can't be written to any more.
+        """
+        self._file = _open_file(fd)
+        self._failed = failed
+        self._queue: Deque[Buffer] = deque()
+        self._wake = Event()
+        self._room = Event()
+        self._room.set()
+        self._closing = False
+        self._blocked_since: Optional[float] = None
+        #: Bytes that are queued or being written.
+        self.pending = 0
+        #: Bytes that were given up.
+        self.lost = 0
+        #: Why nothing is written any more, if so.
+        self.broken: Optional[str] = None
+        self._greenlet = gevent.spawn(self._run)
+
+    def put(self, block: bytes) -> None:
+        """Queue `block`, which is whole lines."""
+        if self.broken is not None:
+            self.lost += len(block)
+            return
+        self._queue.append(block)
+        self.pending += len(block)
+        if self.pending >= QUEUE_LIMIT:
+            self._room.clear()
+        self._wake.set()
+
+    def wait_for_room(self) -> None:
+        """Wait until the queue is below `QUEUE_LIMIT`; then one block may be put before the next wait."""
+        while not self._room.is_set():
+            self._room.wait()
+
+    def close(self, timeout: float) -> None:
+        """Wait until everything is written, or the reader has taken nothing for `timeout` seconds."""
+        self._closing = True
+        self._wake.set()
+        watch = gevent.spawn(self.give_up_when_stuck, timeout)
+        self._greenlet.join()
+        watch.kill()
+        self._file.close()
+
+    def give_up_when_stuck(self, timeout: float) -> None:
+        """Stay until the reader has taken nothing for `timeout` seconds, counted from now; then discard what is queued."""
+        started = time.monotonic()
+        while True:
+            since = self._blocked_since
+            now = time.monotonic()
+            if since is not None and now - max(since, started) >= timeout:
+                self._break(f"its reader took nothing for {timeout:g} s")
+                self._greenlet.kill(block=False)
+                return
+            gevent.sleep(_WATCH_INTERVAL)
+
+    def _break(self, why: str) -> None:
+        self.broken = why
+        self.lost += self.pending
+        self.pending = 0
+        self._queue.clear()
+        self._room.set()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                while not self._queue:
+                    if self._closing:
+                        return
+                    self._wake.clear()
+                    self._wake.wait()
+                self._write_some()
+        except OSError as error:
+            self._break(error.strerror or str(error))
+            self._failed(error)
+        except Exception:
+            self._break("ginit failed")
+            raise
+
+    def _write_some(self) -> None:
+        batch = self._take_batch()
+        self._blocked_since = time.monotonic()
+        written = self._file.write(batch)
+        self._blocked_since = None
+        self.pending -= written
+        if self.pending < QUEUE_LIMIT:
+            self._room.set()
+        self._queue.extendleft(reversed(_behind(batch, written)))
+
+    def _take_batch(self) -> List[Buffer]:
+        if len(self._queue) <= _BUFFERS:
+            batch = list(self._queue)
+            self._queue.clear()
+            return batch
+        return [self._queue.popleft() for _ in range(_BUFFERS)]
+
+
+def _behind(buffers: Sequence[Buffer], size: int) -> List[Buffer]:
+    """What is left of `buffers` behind their first `size` bytes."""
+    for index, buffer in enumerate(buffers):
+        if size < len(buffer):
+            return [memoryview(buffer)[size:], *buffers[index + 1 :]]
+        size -= len(buffer)
+    return []
+
+
+def open_writers(failed: Callable[[str, OSError], None]) -> Tuple[Writer, Writer]:
+    """The writers for stdout and stderr: one and the same where both are one file, lest they cut each other's lines.
+
+    Args:
+        failed: called with `stdout` or `stderr` and the error when that can't be written to any more.
+
+    Raises:
+        OSError: stdout or stderr isn't open.
+    """
+    files = []
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        try:
+            files.append(os.fstat(fd))
+        except OSError as error:
+            raise OSError(error.errno, f"{name} (descriptor {fd}) isn't open; redirect it to /dev/null to discard what it gets") from error
+    stdout = Writer(1, lambda error: failed("stdout", error))
+    if os.path.samestat(*files):
+        return stdout, stdout
+    return stdout, Writer(2, lambda error: failed("stderr", error))
