@@ -6,15 +6,14 @@ Nothing here may import a module that an application's directory could replace, 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import posix
 import sys
 from typing import TYPE_CHECKING
 
-import _signal
-
 if TYPE_CHECKING:
-    from typing import Dict, NoReturn
+    from typing import NoReturn
 
 #: `PYTHON*` variables that many images set and that change nothing in ginit: it uses no text streams, compares no hashes
 #: and writes no bytecode; the rest are notes that the official Python images leave. Any other one costs a second start of
@@ -57,13 +56,13 @@ def main() -> NoReturn:
     os._exit(status)
 
 
-def original_environ() -> Dict[bytes, bytes]:
+def original_environ() -> dict[bytes, bytes]:
     """The environment as this process was given it.
 
     An interpreter that is started in the C locale sets `LC_CTYPE` in its own environment (PEP 538), and so in that of
     every process it starts. The kernel's copy shows whether it was there before.
     """
-    environ: Dict[bytes, bytes] = dict(posix.environ)  # type: ignore[arg-type]
+    environ: dict[bytes, bytes] = dict(posix.environ)
     if environ.get(b"LC_CTYPE") in (b"C.UTF-8", b"C.utf8", b"UTF-8"):
         try:
             with open("/proc/self/environ", "rb") as file:
@@ -75,7 +74,7 @@ def original_environ() -> Dict[bytes, bytes]:
     return environ
 
 
-def isolate(environ: Dict[bytes, bytes]) -> None:
+def isolate(environ: dict[bytes, bytes]) -> None:
     """See to it that modules come from the installation alone, and that no `PYTHON*` variable bends the interpreter.
 
     Such a variable has had its effect by now, so the interpreter is started again, isolated; blocked signals and the

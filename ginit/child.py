@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import signal
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Mapping
 
 from gevent.event import Event
 
@@ -29,7 +30,7 @@ class Child:
         #: Set when the process has ended and is reaped.
         self.exited = Event()
         #: The exit status, or the negated number of the signal that ended the process; None while it runs.
-        self.status: Optional[int] = None
+        self.status: int | None = None
 
     def kill(self, signum: int) -> None:
         """Send a signal, unless the process has ended.
@@ -41,7 +42,12 @@ class Child:
         if self.status is None:
             os.kill(self.pid, signum)
 
-    def _on_exit(self, pid: int, status: int) -> None:
+    def reaped(self, status: int) -> None:
+        """Take note of its end.
+
+        Args:
+            status: as waitpid(2) gives it.
+        """
         self.status = exit_status(status)
         self.exited.set()
 
@@ -70,7 +76,7 @@ class Spawner:
         executable: bytes,
         directory: bytes,
         environ: Mapping[bytes, bytes],
-        stdin: Optional[int],
+        stdin: int | None,
         stdout: int,
         stderr: int,
     ) -> Child:
@@ -105,7 +111,7 @@ class Spawner:
         except OSError as error:
             raise StartError(f"can't start {printable(executable)}: {_reason(executable, directory, error)}") from error
         child = Child(pid)
-        self._reaper.watch(pid, child._on_exit)
+        self._reaper.watch(pid, child.reaped)
         return child
 
     def close(self) -> None:
@@ -122,13 +128,11 @@ def _seal_inherited() -> None:
         descriptors = list(range(os.sysconf("SC_OPEN_MAX")))
     for fd in descriptors:
         if fd > 2:
-            try:
+            with contextlib.suppress(OSError):  # closed meanwhile, as the one that listed them
                 os.set_inheritable(fd, False)
-            except OSError:
-                pass  # closed meanwhile, as the one that listed them
 
 
-def open_pipe() -> Tuple[int, int]:
+def open_pipe() -> tuple[int, int]:
     """A pipe's read end and write end, neither of them inherited.
 
     Raises:
@@ -159,7 +163,7 @@ def signal_name(signum: int) -> str:
 
 
 #: Errors that the limits around ginit cause, not the executable.
-_SHORTAGES: Dict[int, str] = {
+_SHORTAGES: dict[int, str] = {
     errno.EAGAIN: "no more processes are allowed; raise the limit (docker run --pids-limit, ulimit -u)",
     errno.ENOMEM: "there is no memory left; raise the limit (docker run --memory)",
     errno.EMFILE: "too many open files; raise the limit (docker run --ulimit nofile=..., ulimit -n)",
@@ -170,8 +174,11 @@ _INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)")
 
 def _reason(executable: bytes, directory: bytes, error: OSError) -> str:
     """Why `executable` can't be started; the error alone doesn't say which of the files it is about."""
-    if error.errno in _SHORTAGES:
-        return _SHORTAGES[error.errno]
+    shortage = _SHORTAGES.get(error.errno or 0)
+    return shortage or _missing(executable, directory) or _unusable(executable, error)
+
+
+def _missing(executable: bytes, directory: bytes) -> str | None:
     if not os.path.isdir(directory):
         return f"its directory {printable(directory)} doesn't exist"
     if not os.access(directory, os.X_OK):
@@ -182,6 +189,10 @@ def _reason(executable: bytes, directory: bytes, error: OSError) -> str:
         return "it is a link to nowhere"
     if not os.path.isfile(executable):
         return "it isn't a file"
+    return None
+
+
+def _unusable(executable: bytes, error: OSError) -> str:
     interpreter = _interpreter(executable)
     if error.errno == errno.ENOENT:
         if interpreter is None:
@@ -199,7 +210,7 @@ def _reason(executable: bytes, directory: bytes, error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _interpreter(executable: bytes) -> Optional[bytes]:
+def _interpreter(executable: bytes) -> bytes | None:
     try:
         with open(executable, "rb") as file:
             match = _INTERPRETER.match(file.read(256))  # the kernel looks no farther (BINPRM_BUF_SIZE)

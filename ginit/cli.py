@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from typing import List, Mapping, NoReturn, Optional
+from typing import Mapping, NoReturn
 
 import gevent
 
@@ -29,7 +30,7 @@ Exit status: 0 told to stop, or the first service to end returned 0; 1 ginit fai
 """
 
 
-def main(arguments: List[str], environ: Mapping[bytes, bytes]) -> int:
+def main(arguments: list[str], environ: Mapping[bytes, bytes]) -> int:
     """Run the command that `arguments` ask for, with `environ` for the services.
 
     Returns:
@@ -48,7 +49,7 @@ def main(arguments: List[str], environ: Mapping[bytes, bytes]) -> int:
         return _complain(f"can't start: {bad.strerror}")
 
 
-def _parse(arguments: List[str]) -> Optional[bytes]:
+def _parse(arguments: list[str]) -> bytes | None:
     """The directory that is asked for, if one is; leaves the process where there's nothing to run."""
     if arguments == [argument for argument in arguments[:1] if not argument.startswith("-")]:
         directory = arguments[0] if arguments else None  # what containers say, without the 9 ms that argparse takes
@@ -61,7 +62,7 @@ def _parse(arguments: List[str]) -> Optional[bytes]:
     return None if directory is None else os.fsencode(directory)
 
 
-def _parse_options(arguments: List[str]) -> Optional[str]:
+def _parse_options(arguments: list[str]) -> str | None:
     import argparse
 
     class Parser(argparse.ArgumentParser):
@@ -74,13 +75,15 @@ def _parse_options(arguments: List[str]) -> Optional[str]:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("directory", metavar="DIR", nargs="?", help="the directory of services (default: GINIT_DIR, or /etc/service)")
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", help="the directory of services (default: GINIT_DIR, or /etc/service)"
+    )
     parser.add_argument("--version", action="version", version=f"ginit {__version__}")
-    directory: Optional[str] = parser.parse_args(arguments).directory
+    directory: str | None = parser.parse_args(arguments).directory
     return directory
 
 
-def _open_standard_streams() -> Optional[str]:
+def _open_standard_streams() -> str | None:
     """See to it that descriptors 0 to 2 are open, before something else gets these numbers.
 
     Returns:
@@ -100,8 +103,6 @@ def _open_standard_streams() -> Optional[str]:
 
 def _complain(*errors: str) -> int:
     for error in errors:
-        try:
+        with contextlib.suppress(OSError):  # nowhere to say it; the status still does
             os.write(2, timestamp(time.time()) + f" ginit: error: {printable(os.fsencode(error))}\n".encode())
-        except OSError:
-            pass  # nowhere to say it; the status still does
     return FAILURE

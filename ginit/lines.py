@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Callable, List, NamedTuple, Tuple
+from typing import Callable, NamedTuple
 
 #: What may be an object without fields at the end of a line. Matches too much at times, never too little.
 _MAYBE_EMPTY_OBJECT = re.compile(rb"\{[ \t\r]*\}\n")
@@ -38,7 +38,7 @@ class Framer:
 
     def __init__(self, max_line: int) -> None:
         self._max_line = max_line
-        self._held: List[bytes] = []
+        self._held: list[bytes] = []
         self._held_size = 0
         self._within_long_line = False
 
@@ -47,9 +47,9 @@ class Framer:
         """The number of bytes of an unfinished line."""
         return self._held_size
 
-    def feed(self, block: bytes) -> List[Frame]:
+    def feed(self, block: bytes) -> list[Frame]:
         """The lines that `block` completes, in order."""
-        frames: List[Frame] = []
+        frames: list[Frame] = []
         end = block.rfind(b"\n") + 1
         if end:
             body = self._release(block[:end])
@@ -62,7 +62,7 @@ class Framer:
             self._hold(frames, block[end:])
         return frames
 
-    def close(self) -> List[Frame]:
+    def close(self) -> list[Frame]:
         """The last line, if it had no newline."""
         return self.feed(b"\n") if self._held_size else []
 
@@ -75,7 +75,7 @@ class Framer:
         self._held_size = 0
         return joined
 
-    def _hold(self, frames: List[Frame], tail: bytes) -> None:
+    def _hold(self, frames: list[Frame], tail: bytes) -> None:
         self._held.append(tail)
         self._held_size += len(tail)
         # One byte over may yet be the carriage return of a line that just fits; two can't.
@@ -88,7 +88,7 @@ class Framer:
         self._held.append(data[cut:])
         self._held_size = len(data) - cut
 
-    def _add_lines(self, frames: List[Frame], body: bytes) -> None:
+    def _add_lines(self, frames: list[Frame], body: bytes) -> None:
         if b"\r\n" in body:
             body = body.replace(b"\r\n", b"\n")
         if b"\n\n" in body or body[:1] == b"\n":
@@ -97,7 +97,7 @@ class Framer:
             if body:
                 frames.append(Frame(body, False))
             return
-        fitting: List[bytes] = []
+        fitting: list[bytes] = []
         for line in body[:-1].split(b"\n"):
             if len(line) <= self._max_line:
                 fitting.append(line + b"\n")
@@ -109,7 +109,7 @@ class Framer:
         if fitting:
             frames.append(Frame(b"".join(fitting), False))
 
-    def _add_pieces(self, frames: List[Frame], line: bytes) -> None:
+    def _add_pieces(self, frames: list[Frame], line: bytes) -> None:
         size = self._max_line
         if line:
             pieces = [line[start : start + size] + b"\n" for start in range(0, len(line), size)]
@@ -125,7 +125,7 @@ def put_before(body: bytes, prefix: bytes) -> bytes:
     return prefix + body[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
 
 
-def add_fields(body: bytes, fields: bytes) -> Tuple[bytes, bytes]:
+def add_fields(body: bytes, fields: bytes) -> tuple[bytes, bytes]:
     """Add `fields` to the lines of `body` that are JSON objects.
 
     A line is taken as one when it begins with `{` and ends with `}`. `fields` are JSON members, as in `"a":1,"b":2`.
@@ -139,8 +139,8 @@ def add_fields(body: bytes, fields: bytes) -> Tuple[bytes, bytes]:
         if len(parts) == body.count(b"\n") and not _may_have_empty_objects(body):
             end = b"," + fields + b"}\n"
             return (end + b"{").join(parts) + end, b""
-    objects: List[bytes] = []
-    others: List[bytes] = []
+    objects: list[bytes] = []
+    others: list[bytes] = []
     end = b"," + fields + b"}\n"
     for line in body[:-1].split(b"\n"):
         if line[:1] != b"{" or line[-1:] != b"}":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, Dict, Optional, Union
+from typing import Callable
 
 from .lines import printable, timestamp
 from .settings import LEVELS
@@ -18,7 +18,7 @@ class Subject:
 
     __slots__ = ("pid", "service", "stage")
 
-    def __init__(self, service: bytes, stage: str, pid: Optional[int] = None) -> None:
+    def __init__(self, service: bytes, stage: str, pid: int | None = None) -> None:
         self.service = printable(service)
         self.stage = stage
         self.pid = pid
@@ -43,29 +43,29 @@ class Log:
         self._writer = writer
         self._shown = LEVELS.index(level)
         self._left_out = 0
-        self._format: Callable[[str, str, Optional[Subject]], bytes] = _format_text if form == "text" else _JsonFormat()
+        self._format: Callable[[str, str, Subject | None], bytes] = _format_text if form == "text" else _JsonFormat()
 
     def shows(self, level: str) -> bool:
         """Whether messages of `level` are shown."""
         return LEVELS.index(level) <= self._shown
 
-    def error(self, message: str, subject: Optional[Subject] = None) -> None:
+    def error(self, message: str, subject: Subject | None = None) -> None:
         """Say that something has failed."""
         self._write("error", message, subject)
 
-    def warn(self, message: str, subject: Optional[Subject] = None) -> None:
+    def warn(self, message: str, subject: Subject | None = None) -> None:
         """Say what a person should look into."""
         self._write("warn", message, subject)
 
-    def info(self, message: str, subject: Optional[Subject] = None) -> None:
+    def info(self, message: str, subject: Subject | None = None) -> None:
         """Say what ginit does."""
         self._write("info", message, subject)
 
-    def debug(self, message: str, subject: Optional[Subject] = None) -> None:
+    def debug(self, message: str, subject: Subject | None = None) -> None:
         """Say what a developer of ginit wants to know."""
         self._write("debug", message, subject)
 
-    def _write(self, level: str, message: str, subject: Optional[Subject]) -> None:
+    def _write(self, level: str, message: str, subject: Subject | None) -> None:
         if not self.shows(level):
             return
         if self._writer.pending > _LIMIT:
@@ -77,7 +77,7 @@ class Log:
         self._writer.put(self._format(level, message, subject))
 
 
-def _format_text(level: str, message: str, subject: Optional[Subject]) -> bytes:
+def _format_text(level: str, message: str, subject: Subject | None) -> bytes:
     label = f"{subject}: " if subject else ""
     text = printable(message.encode("utf-8", "backslashreplace"))
     return timestamp(time.time()) + f" ginit: {level}: {label}{text}\n".encode()
@@ -94,8 +94,8 @@ class _JsonFormat:
         self._make_record = logging.makeLogRecord
         self._formatter = JsonFormatter(json_ensure_ascii=False)
 
-    def __call__(self, level: str, message: str, subject: Optional[Subject]) -> bytes:
-        fields: Dict[str, Union[str, int]] = {"msg": message, "level": level}
+    def __call__(self, level: str, message: str, subject: Subject | None) -> bytes:
+        fields: dict[str, str | int] = {"msg": message, "level": level}
         if subject:
             fields.update(service=subject.service, stage=subject.stage)
             if subject.pid is not None:

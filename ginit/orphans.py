@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Callable, Collection, Dict, List, Optional
+from typing import Callable, Collection
 
 import gevent
 from gevent.event import Event
@@ -41,7 +41,7 @@ class _Orphan:
         self.pid = pid
         self.subject = Subject(command, str(pid), pid)
         #: When it's due to be killed, on the monotonic clock; None when that isn't pending.
-        self.kill_at: Optional[float] = None
+        self.kill_at: float | None = None
 
 
 class Orphans:
@@ -62,12 +62,12 @@ class Orphans:
         self._own: Collection[int] = ()
         self._wake = Event()
         self._stopping = False
-        self._first_seen: Dict[int, float] = {}
-        self._orphans: Dict[int, _Orphan] = {}
+        self._first_seen: dict[int, float] = {}
+        self._orphans: dict[int, _Orphan] = {}
         self._messages_left = _MESSAGES
         self._messages_renewed = 0.0
         self._unmentioned = 0
-        self._greenlet: Optional[gevent.Greenlet] = None
+        self._greenlet: gevent.Greenlet[[], None] | None = None
 
     def start(self, own: Collection[int]) -> None:
         """Begin to look; `own` are, at any time, the children that aren't reparented ones."""
@@ -109,6 +109,7 @@ class Orphans:
     def _run(self) -> None:
         pause = LOOK_INTERVAL
         last_look = 0.0
+        problem = ""
         while True:
             if self._wake.wait(pause):
                 gevent.sleep(max(0.0, last_look + _LOOK_PAUSE - time.monotonic()))
@@ -117,8 +118,11 @@ class Orphans:
             try:
                 self._look()
                 self._kill_overdue()
-            except Exception as error:
-                self._failed(error)
+                problem = ""
+            except Exception as error:  # noqa: BLE001  (whatever it is, the next look may succeed)
+                if str(error) != problem:
+                    self._failed(error)
+                problem = str(error)
             pause = self._pause()
 
     def _pause(self) -> float:
@@ -162,7 +166,7 @@ class Orphans:
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
-        overdue: List[_Orphan] = [
+        overdue: list[_Orphan] = [
             orphan for orphan in self._orphans.values() if orphan.kill_at is not None and orphan.kill_at <= now
         ]
         for orphan in overdue:

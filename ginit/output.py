@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, List, Set
+from typing import Callable
 
 import gevent
 
@@ -29,14 +29,16 @@ class Output:
         """
         self._settings = settings
         self._stdout, self._stderr = open_writers(failed)
-        self._pumps: Set[Pump] = set()
+        self._pumps: set[Pump] = set()
         self.log = Log(self._stderr, settings.log_level, settings.log_format)
 
     def pump_stdout(self, fd: int, service: bytes, stage: str) -> None:
         """Pass on, until it ends, the stream in the pipe `fd`, the stdout of a process of `service`."""
         subject = Subject(service, stage)
         if self._settings.json_stdout:
-            self._start(fd, _ObjectStream(self._framer(), self._stdout, _fields(subject), self._stderr, self._misfit_stamp(subject)))
+            self._start(
+                fd, _ObjectStream(self._framer(), self._stdout, _fields(subject), self._stderr, self._misfit_stamp(subject))
+            )
         else:
             self._start(fd, _LineStream(self._framer(), self._stdout, lines.text_stamp(str(subject))))
 
@@ -59,15 +61,11 @@ class Output:
             pump.finish()
         gevent.joinall([pump.greenlet for pump in self._pumps])
         gevent.killall(watches)
-        lost = 0
-        # stderr last: it may have to tell what became of stdout.
-        for name, writer in (("stdout", self._stdout), ("stderr", self._stderr)):
-            if writer in writers:
-                writers.remove(writer)
-                if writer is self._stderr and lost:
-                    self.log.error(f"gave up {lost} bytes of output: {self._stdout.broken}")
-                writer.close(timeout)
-                lost += writer.lost
+        lost = self._stdout.close(timeout)
+        if self._stderr is not self._stdout:
+            if lost:
+                self.log.error(f"gave up {lost} bytes of output: {self._stdout.broken}")
+            lost += self._stderr.close(timeout)
         return lost
 
     def _framer(self) -> Framer:
@@ -114,7 +112,7 @@ class _Stream:
     def close(self) -> None:
         self._put(self._framer.close())
 
-    def _put(self, frames: List[Frame]) -> None:
+    def _put(self, frames: list[Frame]) -> None:
         now = lines.timestamp(time.time())
         for frame in frames:
             self._put_frame(frame, now)

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-import gevent
-from gevent.monkey import patch_item
+from gevent.monkey import patch_item  # type: ignore[attr-defined]
 
 
 def patch_signal() -> None:

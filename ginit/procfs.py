@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple
 
 #: Clock ticks a second, the unit of start times.
 _TICKS: int = os.sysconf("SC_CLK_TCK")
@@ -38,7 +38,7 @@ class Stat(NamedTuple):
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started
 
 
-def read_stat(pid: int) -> Optional[Stat]:
+def read_stat(pid: int) -> Stat | None:
     """What /proc/PID/stat says; None where there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
@@ -60,7 +60,7 @@ def read_command_line(pid: int) -> bytes:
         return b""
 
 
-def read_children(pid: int) -> List[int]:
+def read_children(pid: int) -> list[int]:
     """The children of the main thread of `pid`, to which reparented processes come; one that just came may be missing.
 
     Raises:
@@ -74,7 +74,7 @@ def read_children(pid: int) -> List[int]:
         return scan_children(pid)
 
 
-def scan_children(pid: int) -> List[int]:
+def scan_children(pid: int) -> list[int]:
     """The children of `pid`, found by reading every process's status.
 
     Raises:

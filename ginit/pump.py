@@ -6,7 +6,7 @@ import array
 import fcntl
 import os
 import termios
-from typing import Optional, Protocol
+from typing import Protocol
 
 import gevent
 from gevent.hub import Waiter
@@ -48,8 +48,8 @@ class Pump:
         self._sink = sink
         self._hub = gevent.get_hub()
         self._watcher = self._hub.loop.io(fd, _READABLE)
-        self._waiter: Optional[Waiter] = None
-        self._left: Optional[int] = None
+        self._waiter: Waiter[None] | None = None
+        self._left: int | None = None
         self.greenlet = gevent.spawn(self._run)
 
     def finish(self) -> None:

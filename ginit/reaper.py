@@ -8,34 +8,31 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Callable, Dict, KeysView
+from typing import Callable, KeysView
 
 import gevent
-from gevent.event import Event
-
-#: `pid`, and the status as waitpid(2) gives it.
-ExitCallback = Callable[[int, int], None]
 
 
 class Reaper:
     """Reaps every child of this process, ginit's own and reparented ones, and tells whoever asked for it."""
 
-    def __init__(self, others: ExitCallback) -> None:
+    def __init__(self, others: Callable[[int, int], None], after: Callable[[], None]) -> None:
         """
         Args:
-            others: called in the hub for each process that nobody watches; must not block.
+            others: called in the hub for each process that nobody watches, with its PID and its status as waitpid(2)
+                gives it; must not block.
+            after: called in the hub after each process that was reaped; must not block.
         """
+        self._after = after
         self._others = others
-        self._watched: Dict[int, ExitCallback] = {}
-        #: Set whenever a child was reaped; for one waiter, who clears it.
-        self.reaped = Event()
+        self._watched: dict[int, Callable[[int], None]] = {}
         self._watcher = gevent.get_hub().loop.child(0, False)
         self._watcher.start(self._on_exit)
         # What had ended before the watcher stood sent its signal to nobody.
         os.kill(os.getpid(), signal.SIGCHLD)
 
-    def watch(self, pid: int, callback: ExitCallback) -> None:
-        """Have `callback` called once, in the hub, when the child `pid` ends; it must not block.
+    def watch(self, pid: int, callback: Callable[[int], None]) -> None:
+        """Have `callback` called once with the status of the child `pid`, in the hub, when that ends; it must not block.
 
         To be called before the hub runs again after the process was started, or it may be reaped before.
         """
@@ -61,9 +58,14 @@ class Reaper:
         self._watcher.close()
 
     def _on_exit(self) -> None:
-        pid: int = self._watcher.rpid
-        self._watched.pop(pid, self._others)(pid, self._watcher.rstatus)
-        self.reaped.set()
+        pid, status = self._watcher.rpid, self._watcher.rstatus
+        assert pid is not None
+        callback = self._watched.pop(pid, None)
+        if callback is not None:
+            callback(status)
+        else:
+            self._others(pid, status)
+        self._after()
 
 
 def become_subreaper() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import List, Mapping, Optional, Protocol, Tuple
+from typing import Mapping, Protocol
 
 import gevent
 
@@ -51,16 +51,21 @@ class Service:
         self._output = output
         self._log = output.log
         self._owner = owner
-        self._run: Optional[Child] = None
-        self._logger: Optional[Child] = None
-        self._stopper: Optional[gevent.Greenlet] = None
-        #: Ends when nothing of the service runs any more.
+        self._run: Child | None = None
+        self._logger: Child | None = None
+        self._stopper: gevent.Greenlet[[], None] | None = None
         self.greenlet = gevent.spawn(self._live)
 
     @property
-    def running(self) -> Optional[int]:
+    def running(self) -> int | None:
         """The PID of its `run`, while that runs."""
         return self._run.pid if self._run is not None and self._run.status is None else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs any more, nor will."""
+        processes = (self._run, self._logger)
+        return bool(self.greenlet.dead) and all(child is None or child.status is not None for child in processes)
 
     def stop(self) -> None:
         """Have its `run` stopped, by `terminate` or TERM. A log program isn't stopped: it ends when its stdin does."""
@@ -146,9 +151,9 @@ class Service:
         self,
         stage: str,
         executable: bytes,
-        stdin: Optional[int] = None,
-        stdout: Optional[int] = None,
-        environ: Optional[Mapping[bytes, bytes]] = None,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        environ: Mapping[bytes, bytes] | None = None,
     ) -> Child:
         """Start one of the service's executables in its directory, and pass on what it prints.
 
@@ -162,7 +167,7 @@ class Service:
         Raises:
             StartError: it can't be started.
         """
-        pipes: List[Tuple[int, int]] = []
+        pipes: list[tuple[int, int]] = []
         try:
             pipes.append(open_pipe())
             if stdout is None:

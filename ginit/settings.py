@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Callable, List, Mapping, NamedTuple, Optional, TypeVar
+from typing import Callable, Mapping, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ POLICIES = ("terminate", "adopt", "ignore")
 class SettingsError(Exception):
     """Values that can't be used; `errors` has a line for each."""
 
-    def __init__(self, errors: List[str]) -> None:
+    def __init__(self, errors: list[str]) -> None:
         super().__init__("; ".join(errors))
         self.errors = errors
 
@@ -46,7 +46,7 @@ class Settings(NamedTuple):
     drain_timeout: float = 5.0
 
     @classmethod
-    def read(cls, environ: Mapping[bytes, bytes], directory: Optional[bytes] = None) -> Settings:
+    def read(cls, environ: Mapping[bytes, bytes], directory: bytes | None = None) -> Settings:
         """The settings in `environ`; `directory`, where given, counts more than `GINIT_DIR`.
 
         Each variable is read as `GINIT_X` and, where that is unset or empty, as `DINIT_X`.
@@ -54,7 +54,7 @@ class Settings(NamedTuple):
         Raises:
             SettingsError: at least one variable has a value that it doesn't take.
         """
-        errors: List[str] = []
+        errors: list[str] = []
 
         def value(name: str, parse: Callable[[str], T], default: T) -> T:
             for prefix in ("GINIT_", "DINIT_"):
@@ -63,7 +63,7 @@ class Settings(NamedTuple):
                     try:
                         return parse(text)
                     except ValueError as error:
-                        errors.append(f"{prefix}{name} takes {error}, not {ascii(text)}")
+                        errors.append(f"{prefix}{name} takes {error}, not {text!a}")
                         return default
             return default
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import Any, Callable, Dict
+from typing import Any, Callable
 
 import gevent
 
@@ -54,7 +54,7 @@ class Signals:
             watcher = loop.signal(number)
             watcher.start(stop, number)
             self._watchers.append(watcher)
-        self._replaced: Dict[int, Any] = {
+        self._replaced: dict[int, Any] = {
             number: signal.signal(number, _ignore) for number in signal.valid_signals() if number not in _UNTOUCHED
         }
         # From here on nothing is lost: what came before was blocked, and is delivered now.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 import traceback
+from contextlib import closing
 from types import TracebackType
-from typing import List, Mapping, Optional, Set, Type
+from typing import Mapping
 
 import gevent
 from gevent.event import Event
@@ -42,13 +42,15 @@ class Supervisor:
         """
         self._settings = settings
         self._stop_requested = Event()
-        self._status: Optional[int] = None
-        self._services: List[Service] = []
-        self._disabled: Set[bytes] = set()
+        #: Set when a process or a service's greenlet has ended.
+        self._changed = Event()
+        self._status: int | None = None
+        self._services: list[Service] = []
+        self._disabled: set[bytes] = set()
         self._output = Output(settings, self._output_failed)
         self._log = self._output.log
         self._orphans = Orphans(self._log, settings.reparenting_policy, settings.kill_timeout, self._failed)
-        self._reaper = Reaper(self._orphans.reaped)
+        self._reaper = Reaper(self._orphans.reaped, self._on_reaped)
         self._spawner = Spawner(self._reaper, environ)
 
     def run(self) -> int:
@@ -59,13 +61,13 @@ class Supervisor:
         """
         hub = gevent.get_hub()
         # Each greenlet's and each callback's unexpected error comes here, so that none dies unnoticed.
-        hub.handle_error = self._greenlet_failed
+        hub.handle_error = self._greenlet_failed  # type: ignore[method-assign,assignment]
         signals = Signals(self._on_signal)
         try:
             for phase in (self._start, self._stop_requested.wait, self._stop, self._wait):
                 try:
                     phase()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001
                     # One phase that fails doesn't keep the next ones from stopping what runs.
                     self._failed(error)
             self._orphans.close()
@@ -95,10 +97,8 @@ class Supervisor:
         """Decide what the end of a service means."""
         if not self.stopping:
             # Ctrl-C reaches ginit and its services at the same time, and the hub may come to the death first. The kernel
-            # sends the signal to all of a terminal's processes before one of them can die, so it's there to be handled:
-            # in this pass of the hub, or the next.
-            for _ in range(2):
-                gevent.get_hub().wait(gevent.get_hub().loop.timer(0))
+            # sends the signal to all of a terminal's processes before one of them can die, so it's there to be handled.
+            _take_signals()
         if self.stopping:
             self._log.info(describe(status), subject)
         elif status == DISABLED:
@@ -122,7 +122,7 @@ class Supervisor:
             self._become_subreaper()
         self._orphans.start(self._reaper.watched)
         # The signals that came while ginit was starting are handled before anything is started.
-        gevent.sleep(0)
+        _take_signals()
         directory = self._settings.directory
         try:
             with os.scandir(directory) as entries:
@@ -135,6 +135,8 @@ class Supervisor:
             self._log.warn(f"there is no service in {printable(directory)}, nothing to run")
             self._request_stop(SUCCESS)
         self._services = [Service(os.path.join(directory, name), self._spawner, self._output, self) for name in names]
+        for service in self._services:
+            service.greenlet.rawlink(lambda _: self._changed.set())
 
     def _stop(self) -> None:
         self._orphans.hurry()
@@ -142,27 +144,26 @@ class Supervisor:
             service.stop()
 
     def _wait(self) -> None:
-        greenlets = [service.greenlet for service in self._services]
-        if self._settings.reparenting_policy == "ignore":
-            self._wait_despite_orphans(greenlets)
-            return
-        gevent.joinall(greenlets)
-        while not self._reaper.childless():
-            self._reaper.reaped.clear()
-            self._reaper.reaped.wait(STOPPING_LOOK_INTERVAL)
-
-    def _wait_despite_orphans(self, greenlets: List[gevent.Greenlet]) -> None:
-        """Wait for the services, but not for a log program whose stdin an ignored process holds open."""
-        deadline = None
-        while gevent.joinall(greenlets, timeout=STOPPING_LOOK_INTERVAL) is not None and not all(map(_ended, greenlets)):
-            if any(service.running for service in self._services) or not self._orphans.alive:
-                deadline = None
-            elif deadline is None:
-                deadline = time.monotonic() + self._settings.drain_timeout
-            elif time.monotonic() >= deadline:
-                names = ", ".join(printable(service.name) for service in self._services if not service.greenlet.dead)
+        deadline: float | None = None
+        while not self._everything_ended():
+            self._changed.clear()
+            self._changed.wait(STOPPING_LOOK_INTERVAL)
+            deadline = self._deadline_of_loggers(deadline)
+            if deadline is not None and time.monotonic() >= deadline:
+                names = ", ".join(printable(service.name) for service in self._services if not service.ended)
                 self._log.warn(f"not waiting for the log program of {names}: an ignored process holds its stdin open")
                 return
+
+    def _everything_ended(self) -> bool:
+        services = all(service.ended for service in self._services)
+        return services and (self._settings.reparenting_policy == "ignore" or self._reaper.childless())
+
+    def _deadline_of_loggers(self, deadline: float | None) -> float | None:
+        """When to leave behind a log program that waits for the end of its stdin, which an ignored process may prevent."""
+        ignored = self._settings.reparenting_policy == "ignore" and self._orphans.alive
+        if not ignored or any(service.running for service in self._services):
+            return None
+        return deadline or time.monotonic() + self._settings.drain_timeout
 
     # Reasons to stop.
 
@@ -184,7 +185,7 @@ class Supervisor:
                 self._log.debug(part)
 
     def _greenlet_failed(
-        self, context: object, kind: Type[BaseException], error: BaseException, trace: Optional[TracebackType]
+        self, _context: object, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         """Called by gevent for an error that leaves a greenlet or a callback."""
         if not issubclass(kind, gevent.GreenletExit):
@@ -193,6 +194,10 @@ class Supervisor:
     def _output_failed(self, name: str, error: OSError) -> None:
         reason = "its reader has closed it" if isinstance(error, BrokenPipeError) else error.strerror
         self._fail(f"can't write to {name}: {reason}; stopping everything")
+
+    def _on_reaped(self) -> None:
+        self._orphans.look()
+        self._changed.set()
 
     def _on_signal(self, number: int) -> None:
         name = signal_name(number)
@@ -219,5 +224,9 @@ def _is_directory(entry: os.DirEntry[bytes]) -> bool:
         return False  # a link that leads nowhere, or in circles
 
 
-def _ended(greenlet: gevent.Greenlet) -> bool:
-    return bool(greenlet.dead)
+def _take_signals() -> None:
+    """Have the signals handled that have been sent to this process by now."""
+    hub = gevent.get_hub()
+    for _ in range(2):  # in this pass of the hub, or the next
+        with closing(hub.loop.timer(0)) as timer:
+            hub.wait(timer)

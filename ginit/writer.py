@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections import deque
-from typing import Callable, Deque, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Sequence, Union
 
 import gevent
 from gevent.event import Event
@@ -62,8 +62,7 @@ class _ThreadedFile:
     def write(self, buffers: Sequence[Buffer]) -> int:
         while True:
             try:
-                written: int = self._pool.apply(os.writev, (self._fd, buffers))
-                return written
+                return int(self._pool.apply(os.writev, (self._fd, buffers)))
             except BlockingIOError:
                 # Somebody else made it non-blocking; a thread may wait for it.
                 self._pool.apply(_wait_writable, (self._fd,))
@@ -80,7 +79,7 @@ def _wait_writable(fd: int) -> None:
     poll.poll()
 
 
-def _open_file(fd: int) -> Union[_OwnFile, _ThreadedFile]:
+def _open_file(fd: int) -> _OwnFile | _ThreadedFile:
     mode = os.fstat(fd).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         try:
@@ -107,18 +106,18 @@ class Writer:
         """
         self._file = _open_file(fd)
         self._failed = failed
-        self._queue: Deque[Buffer] = deque()
+        self._queue: deque[Buffer] = deque()
         self._wake = Event()
         self._room = Event()
         self._room.set()
         self._closing = False
-        self._blocked_since: Optional[float] = None
+        self._blocked_since: float | None = None
         #: Bytes that are queued or being written.
         self.pending = 0
         #: Bytes that were given up.
         self.lost = 0
         #: Why nothing is written any more, if so.
-        self.broken: Optional[str] = None
+        self.broken: str | None = None
         self._greenlet = gevent.spawn(self._run)
 
     def put(self, block: bytes) -> None:
@@ -137,14 +136,19 @@ class Writer:
         while not self._room.is_set():
             self._room.wait()
 
-    def close(self, timeout: float) -> None:
-        """Wait until everything is written, or the reader has taken nothing for `timeout` seconds."""
+    def close(self, timeout: float) -> int:
+        """Wait until everything is written, or the reader has taken nothing for `timeout` seconds.
+
+        Returns:
+            The number of bytes that were given up.
+        """
         self._closing = True
         self._wake.set()
         watch = gevent.spawn(self.give_up_when_stuck, timeout)
         self._greenlet.join()
         watch.kill()
         self._file.close()
+        return self.lost
 
     def give_up_when_stuck(self, timeout: float) -> None:
         """Stay until the reader has taken nothing for `timeout` seconds, counted from now; then discard what is queued."""
@@ -191,7 +195,7 @@ class Writer:
             self._room.set()
         self._queue.extendleft(reversed(_behind(batch, written)))
 
-    def _take_batch(self) -> List[Buffer]:
+    def _take_batch(self) -> list[Buffer]:
         if len(self._queue) <= _BUFFERS:
             batch = list(self._queue)
             self._queue.clear()
@@ -199,7 +203,7 @@ class Writer:
         return [self._queue.popleft() for _ in range(_BUFFERS)]
 
 
-def _behind(buffers: Sequence[Buffer], size: int) -> List[Buffer]:
+def _behind(buffers: Sequence[Buffer], size: int) -> list[Buffer]:
     """What is left of `buffers` behind their first `size` bytes."""
     for index, buffer in enumerate(buffers):
         if size < len(buffer):
@@ -208,7 +212,7 @@ def _behind(buffers: Sequence[Buffer], size: int) -> List[Buffer]:
     return []
 
 
-def open_writers(failed: Callable[[str, OSError], None]) -> Tuple[Writer, Writer]:
+def open_writers(failed: Callable[[str, OSError], None]) -> tuple[Writer, Writer]:
     """The writers for stdout and stderr: one and the same where both are one file, lest they cut each other's lines.
 
     Args:
@@ -222,7 +226,9 @@ def open_writers(failed: Callable[[str, OSError], None]) -> Tuple[Writer, Writer
         try:
             files.append(os.fstat(fd))
         except OSError as error:
-            raise OSError(error.errno, f"{name} (descriptor {fd}) isn't open; redirect it to /dev/null to discard what it gets") from error
+            raise OSError(
+                error.errno, f"{name} (descriptor {fd}) isn't open; redirect it to /dev/null to discard what it gets"
+            ) from error
     stdout = Writer(1, lambda error: failed("stdout", error))
     if os.path.samestat(*files):
         return stdout, stdout

@@ -1,0 +1,214 @@
+"""A ginit that is PID 1 in a PID namespace of its own, with real services, looked at from outside."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any, Callable, Iterator, Mapping, Sequence
+
+import psutil
+
+#: Seconds after which a condition that hasn't come true is taken as one that never will. Generous: it is reached only when
+#: a test fails.
+PATIENCE = 40
+GINIT = str(Path(sys.executable).with_name("ginit"))
+
+
+def wait_for(condition: Callable[[], Any], what: str = "") -> Any:
+    """Wait until `condition` returns something true, and return that."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never came true: {what or condition}")
+        time.sleep(0.005)
+
+
+def namespace_command() -> list[str]:
+    """What stands before a command to make it PID 1 of a PID namespace with a /proc of its own."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if os.geteuid() != 0:
+        command[1:1] = ["--user", "--map-root-user"]
+    return command
+
+
+class Collector:
+    """Reads a pipe in a thread, and keeps what it read. Stops reading while it is paused."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self._data = bytearray()
+        self._going = threading.Event()
+        self._going.set()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self._going.wait()
+            block = os.read(self._pipe.fileno(), 65536)
+            if not block:
+                return
+            self._data += block
+
+    def pause(self) -> None:
+        self._going.clear()
+
+    def resume(self) -> None:
+        self._going.set()
+
+    def join(self) -> None:
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), "the pipe is still held open by somebody"
+
+    @property
+    def data(self) -> bytes:
+        return bytes(self._data)
+
+    @property
+    def text(self) -> str:
+        return self.data.decode("utf-8", "surrogateescape")
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.split("\n")[:-1]
+
+
+class Services:
+    """A directory of services."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True)
+
+    def add(self, name: str, run: str | None = None, *, log: str | None = None, terminate: str | None = None) -> Path:
+        """Add a service; each text is an executable's, `#!/bin/sh` is put before one without `#!`."""
+        directory = self.path / name
+        directory.mkdir()
+        for file, text in (("run", run), ("log/run", log), ("terminate", terminate)):
+            if text is not None:
+                write_executable(directory / file, text)
+        return directory
+
+
+def write_executable(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text if text.startswith("#!") else "#!/bin/sh\n" + text + "\n")
+    path.chmod(0o755)
+    return path
+
+
+class Ginit:
+    """A running ginit."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        namespace: bool = True,
+        command: Sequence[str] = (GINIT,),
+        **popen: Any,
+    ) -> None:
+        self._namespace = namespace
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("GINIT_", "DINIT_"))}
+        full = [*(namespace_command() if namespace else []), *command, *arguments]
+        popen.setdefault("stdin", subprocess.DEVNULL)
+        popen.setdefault("stdout", subprocess.PIPE)
+        popen.setdefault("stderr", subprocess.PIPE)
+        popen.setdefault("cwd", "/")
+        self.process = subprocess.Popen(full, env={**clean, **env}, **popen)
+        self.stdout = Collector(self.process.stdout) if self.process.stdout else None
+        self.stderr = Collector(self.process.stderr) if self.process.stderr else None
+        self._pid: int | None = None if namespace else self.process.pid
+
+    @property
+    def pid(self) -> int:
+        """ginit's PID as seen from outside."""
+        if self._pid is None:
+            children = wait_for(lambda: psutil.Process(self.process.pid).children() or self.process.poll() is not None, "a child")
+            assert children is not True, f"unshare failed: {self.stderr.text if self.stderr else ''}"
+            self._pid = children[0].pid
+        return self._pid
+
+    @property
+    def psutil(self) -> psutil.Process:
+        return psutil.Process(self.pid)
+
+    def descendants(self) -> list[psutil.Process]:
+        return self.psutil.children(recursive=True)
+
+    def find(self, *words: str) -> list[psutil.Process]:
+        """The descendants whose command lines hold all the words."""
+        found = []
+        for process in self.descendants():
+            try:
+                line = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if all(word in line for word in words):
+                found.append(process)
+        return found
+
+    def kill(self, signum: int = signal.SIGTERM) -> None:
+        os.kill(self.pid, signum)
+
+    def wait_for_line(self, pattern: str, stream: str = "stdout", count: int = 1) -> list[str]:
+        """Wait until `count` lines of a stream match, and return them."""
+        collector: Collector = getattr(self, stream)
+
+        def matching() -> list[str] | None:
+            lines = [line for line in collector.lines if re.search(pattern, line)]
+            return lines if len(lines) >= count else None
+
+        try:
+            return wait_for(matching, f"{count} x {pattern!r} on {stream}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nstdout: {self.stdout.text[-2000:]}\nstderr: {self.stderr.text[-2000:]}") from None
+
+    def wait(self) -> int:
+        """Wait until it has exited and its output is read, and return the exit status."""
+        status = self.process.wait(PATIENCE)
+        for collector in (self.stdout, self.stderr):
+            if collector is not None:
+                collector.resume()
+                collector.join()
+        return status
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Send a signal and wait."""
+        self.kill(signum)
+        return self.wait()
+
+    def destroy(self) -> None:
+        """End it whatever it does; with its namespace everything in it ends."""
+        if self.process.poll() is None:
+            for process in [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    pass
+        self.process.wait()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def require(tool: str) -> Iterator[None]:
+    """Skip where a tool is missing; fail in CI, where none may be."""
+    import pytest
+
+    if shutil.which(tool) is None:
+        message = f"{tool} isn't installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
