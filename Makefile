@@ -1,0 +1,41 @@
+# Each target sets up what it needs, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test coverage lint format tox clean
+
+# The demo: Ctrl-C ends it.
+run: $(VENV)/ready
+	@PATH="$(abspath $(BIN)):$$PATH" GINIT_LOG_LEVEL=$${GINIT_LOG_LEVEL-info} \
+		$(BIN)/python examples/foreground.py ginit examples/demo
+
+# The tests, with the coverage of every process that they start.
+test: $(VENV)/ready
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(TESTS)
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Every interpreter that is found, with the oldest and the newest gevent for it.
+tox: $(VENV)/ready
+	$(BIN)/tox run
+
+clean:
+	rm -rf $(VENV) .tox build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/ready: setup.cfg setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	@touch $@

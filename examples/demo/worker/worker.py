@@ -1,0 +1,38 @@
+"""A worker that asks the web application something every second and logs the answer as JSON."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import threading
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+
+def log(**fields: Any) -> None:
+    """Log one JSON object."""
+    print(json.dumps(fields), flush=True)
+
+
+def main() -> None:
+    """Work until TERM."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ginit says when to stop
+    port = os.environ.get("DEMO_PORT", "8080")
+    for job in itertools.count(1):
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/job/{job}", timeout=5) as response:
+                log(event="job", number=job, answer=response.read().decode().strip())
+        except URLError as error:
+            log(event="retry", number=job, reason=str(error.reason))
+        if stop.wait(1):
+            break
+    log(event="stopped")
+
+
+if __name__ == "__main__":
+    main()
