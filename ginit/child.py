@@ -197,6 +197,8 @@ def _unusable(executable: bytes, error: OSError) -> str:
     if error.errno == errno.ENOENT:
         if interpreter is None:
             return "its dynamic loader doesn't exist"
+        if os.path.exists(interpreter):
+            return f"its interpreter {printable(interpreter)} needs a file that doesn't exist"
         advice = "; its first line ends as on Windows, with a carriage return" if interpreter.endswith(b"\r") else ""
         return f"its interpreter {printable(interpreter)} doesn't exist{advice}"
     if error.errno == errno.EACCES:

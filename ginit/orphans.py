@@ -89,11 +89,6 @@ class Orphans:
             self._greenlet.kill()
         self._mention_the_rest()
 
-    @property
-    def alive(self) -> int:
-        """The number of reparented processes that were seen and that haven't ended."""
-        return len(self._orphans)
-
     def reaped(self, pid: int, status: int) -> None:
         """Forget a process that has ended; may be called in the hub.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from typing import NamedTuple
 
@@ -58,6 +59,20 @@ def read_command_line(pid: int) -> bytes:
             return file.read(4096).rstrip(b"\0").replace(b"\0", b" ")
     except (FileNotFoundError, ProcessLookupError):
         return b""
+
+
+def has_writers(pid: int, fd: int) -> bool:
+    """Whether somebody holds the write end of the pipe whose read end is descriptor `fd` of `pid`."""
+    try:
+        read_end = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(read_end, 0)  # a hang-up is always reported
+        return not any(events & select.POLLHUP for _, events in poll.poll(0))
+    finally:
+        os.close(read_end)
 
 
 def read_children(pid: int) -> list[int]:

@@ -11,7 +11,7 @@ import gevent
 from .child import Child, Spawner, StartError, describe, open_pipe
 from .log import Subject
 from .output import Output
-from .procfs import read_stat
+from .procfs import has_writers, read_stat
 
 #: The exit status by which a service says that it has nothing to do (dinit's convention).
 DISABLED = 115
@@ -66,6 +66,12 @@ class Service:
         """Whether nothing of it runs any more, nor will."""
         processes = (self._run, self._logger)
         return bool(self.greenlet.dead) and all(child is None or child.status is not None for child in processes)
+
+    @property
+    def log_waits_in_vain(self) -> bool:
+        """Whether `run` has ended, but another process holds the pipe open whose end its log program waits for."""
+        logger = self._logger
+        return logger is not None and logger.status is None and not self.running and has_writers(logger.pid, 0)
 
     def stop(self) -> None:
         """Have its `run` stopped, by `terminate` or TERM. A log program isn't stopped: it ends when its stdin does."""

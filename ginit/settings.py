@@ -11,6 +11,8 @@ T = TypeVar("T")
 #: The levels of ginit's own messages; each shows itself and those before it.
 LEVELS = ("none", "error", "warn", "info", "debug")
 FORMATS = ("text", "json")
+#: Characters of a bad value that an error shows.
+_SHOWN = 80
 POLICIES = ("terminate", "adopt", "ignore")
 
 
@@ -63,7 +65,8 @@ class Settings(NamedTuple):
                     try:
                         return parse(text)
                     except ValueError as error:
-                        errors.append(f"{prefix}{name} takes {error}, not {text!a}")
+                        shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+                        errors.append(f"{prefix}{name} takes {error}, not {shown!a}")
                         return default
             return default
 
@@ -109,6 +112,7 @@ def _seconds(text: str) -> float:
 
 
 def _size(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
+    # Eighteen digits are more than any machine has, and fewer than int() refuses.
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text)):
         raise ValueError("a whole number of bytes, 1 or more")
     return int(text)

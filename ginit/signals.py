@@ -50,18 +50,18 @@ class Signals:
         """
         loop = gevent.get_hub().loop
         self._watchers = []
+        self._replaced: dict[int, Any] = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         for number in STOP_SIGNALS:
             watcher = loop.signal(number)
             watcher.start(stop, number)
             self._watchers.append(watcher)
-        self._replaced: dict[int, Any] = {
-            number: signal.signal(number, _ignore) for number in signal.valid_signals() if number not in _UNTOUCHED
-        }
+        for number in signal.valid_signals() - _UNTOUCHED:
+            self._replaced[number] = signal.signal(number, _ignore)
         # From here on nothing is lost: what came before was blocked, and is delivered now.
         self._mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def close(self) -> None:
-        """Block the signals as before, and stop watching for them."""
+        """Stop watching, and leave everything as it was."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for watcher in self._watchers:
             watcher.stop()

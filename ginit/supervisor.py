@@ -159,9 +159,10 @@ class Supervisor:
         return services and (self._settings.reparenting_policy == "ignore" or self._reaper.childless())
 
     def _deadline_of_loggers(self, deadline: float | None) -> float | None:
-        """When to leave behind a log program that waits for the end of its stdin, which an ignored process may prevent."""
-        ignored = self._settings.reparenting_policy == "ignore" and self._orphans.alive
-        if not ignored or any(service.running for service in self._services):
+        """When to leave the log programs behind that are all that's left, and wait for what an ignored process prevents."""
+        if self._settings.reparenting_policy != "ignore":
+            return None  # then such a process is terminated
+        if not all(service.ended or service.log_waits_in_vain for service in self._services):
             return None
         return deadline or time.monotonic() + self._settings.drain_timeout
 

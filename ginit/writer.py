@@ -8,7 +8,9 @@ be opened again (a socket, another user's pipe) or may block regardless (a file 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import stat
 import time
 from collections import deque
@@ -53,42 +55,58 @@ class _OwnFile:
 class _ThreadedFile:
     """A file whose writes may block, and are left to a thread."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, chunk: int) -> None:
         from gevent.threadpool import ThreadPool  # 10 ms, and rarely needed
 
         self._fd = fd
+        self._chunk = chunk
         self._pool = ThreadPool(1)
 
     def write(self, buffers: Sequence[Buffer]) -> int:
-        while True:
-            try:
-                return int(self._pool.apply(os.writev, (self._fd, buffers)))
-            except BlockingIOError:
-                # Somebody else made it non-blocking; a thread may wait for it.
-                self._pool.apply(_wait_writable, (self._fd,))
+        result = self._pool.apply(_write_available, (self._fd, buffers, self._chunk))
+        if isinstance(result, OSError):
+            raise result
+        return result
 
     def close(self) -> None:
         """The descriptor isn't ours, and the thread ends with the process."""
 
 
-def _wait_writable(fd: int) -> None:
-    import select
+def _write_available(fd: int, buffers: Sequence[Buffer], chunk: int) -> int | OSError:
+    """Wait until `fd` can be written to, and write what it takes without more waiting, `chunk` bytes at a time.
 
+    So a slow reader is seen to make progress. An error is returned: what is raised in a thread, gevent prints.
+    """
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     poll.poll()
+    written = 0
+    try:
+        for buffer in buffers:
+            for start in range(0, len(buffer), chunk):
+                piece = buffer[start : start + chunk]
+                taken = os.write(fd, piece)
+                written += taken
+                if taken < len(piece) or not poll.poll(0):
+                    return written
+    except BlockingIOError:
+        return written  # somebody else made it non-blocking
+    except OSError as error:
+        return written or error
+    return written
 
 
 def _open_file(fd: int) -> _OwnFile | _ThreadedFile:
     mode = os.fstat(fd).st_mode
-    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-        try:
-            # Without O_NOCTTY a session leader, which PID 1 often is, would make a terminal its own.
-            own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        except OSError:
-            return _ThreadedFile(fd)
-        return _OwnFile(own)
-    return _ThreadedFile(fd)
+    if stat.S_ISREG(mode):
+        return _ThreadedFile(fd, QUEUE_LIMIT)
+    if not stat.S_ISSOCK(mode):
+        # Without O_NOCTTY a session leader, which PID 1 often is, would make a terminal its own.
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        with contextlib.suppress(OSError):
+            return _OwnFile(os.open(f"/proc/self/fd/{fd}", flags))
+    # What is writable takes this much without blocking (POSIX, of pipes).
+    return _ThreadedFile(fd, select.PIPE_BUF)
 
 
 class Writer:
