@@ -2,13 +2,14 @@
 
 A destination is never written to in a way that could hold the hub up, and never changed for others that share it:
 `O_NONBLOCK` belongs to the open file, not to the descriptor, so a shell or another process on the same terminal would get
-it too. A pipe or a terminal is opened once more, through `/proc`, for a file of ginit's own that doesn't block; what can't
-be opened again (a socket, another user's pipe) or may block regardless (a file on a slow disk) is written by a thread.
+it too. A pipe or a terminal is opened once more, through `/proc`, for a file of ginit's own that doesn't block. What can't be
+opened again (a socket, another user's pipe) is asked with each write not to block. Where the kernel can't do that, and for a
+regular file, which blocks as long as a slow disk takes, there is a thread.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import select
 import stat
@@ -28,13 +29,21 @@ _BUFFERS = 1024
 #: Seconds between two looks at whether a reader has given up.
 _WATCH_INTERVAL = 0.05
 _WRITABLE = 2
+#: A write that fails with EAGAIN instead of blocking, whatever the file's flags are (pwritev2(2); uapi/linux/fs.h).
+_RWF_NOWAIT = 8
 
 
-class _OwnFile:
-    """A file opened anew, that doesn't block: a pipe, a terminal, a device."""
+class _File:
+    """A file that is written to without blocking, as far as it says when it would."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, own: bool) -> None:
+        """
+        Args:
+            fd: the descriptor to write to.
+            own: whether it is to be closed in the end.
+        """
         self._fd = fd
+        self._own = own
         self._hub = gevent.get_hub()
         self._watcher = self._hub.loop.io(fd, _WRITABLE)
 
@@ -42,20 +51,50 @@ class _OwnFile:
         """Write what can be written now, but at least a byte; wait for that."""
         while True:
             try:
-                return os.writev(self._fd, buffers)
+                return self._write(buffers)
             except BlockingIOError:
                 self._hub.wait(self._watcher)
 
     def close(self) -> None:
         self._watcher.stop()
         self._watcher.close()
-        os.close(self._fd)
+        if self._own:
+            os.close(self._fd)
+
+    def _write(self, buffers: Sequence[Buffer]) -> int:
+        return os.writev(self._fd, buffers)
+
+
+class _SharedFile(_File):
+    """A file that others share and that blocks, but for a write that asks not to be."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, own=False)
+        self._threaded: _ThreadedFile | None = None
+
+    def _write(self, buffers: Sequence[Buffer]) -> int:
+        if self._threaded is None:
+            try:
+                return os.pwritev(self._fd, buffers, -1, _RWF_NOWAIT)
+            except BlockingIOError:
+                raise
+            except (AttributeError, NotImplementedError, OSError) as error:
+                # What Linux can't do with this kind of file; with pipes, before 6.4.
+                if getattr(error, "errno", errno.ENOSYS) not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+                self._threaded = _ThreadedFile(self._fd, select.PIPE_BUF)
+        return self._threaded.write(buffers)
 
 
 class _ThreadedFile:
     """A file whose writes may block, and are left to a thread."""
 
     def __init__(self, fd: int, chunk: int) -> None:
+        """
+        Args:
+            fd: the descriptor to write to; stays open.
+            chunk: bytes that one write takes. Where poll(2) finds a pipe writable, it takes `PIPE_BUF` without blocking.
+        """
         from gevent.threadpool import ThreadPool  # 10 ms, and rarely needed
 
         self._fd = fd
@@ -69,7 +108,7 @@ class _ThreadedFile:
         return result
 
     def close(self) -> None:
-        """The descriptor isn't ours, and the thread ends with the process."""
+        """The thread ends with the process."""
 
 
 def _write_available(fd: int, buffers: Sequence[Buffer], chunk: int) -> int | OSError:
@@ -96,17 +135,16 @@ def _write_available(fd: int, buffers: Sequence[Buffer], chunk: int) -> int | OS
     return written
 
 
-def _open_file(fd: int) -> _OwnFile | _ThreadedFile:
+def _open_file(fd: int) -> _File | _ThreadedFile:
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return _ThreadedFile(fd, QUEUE_LIMIT)
-    if not stat.S_ISSOCK(mode):
-        # Without O_NOCTTY a session leader, which PID 1 often is, would make a terminal its own.
-        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        with contextlib.suppress(OSError):
-            return _OwnFile(os.open(f"/proc/self/fd/{fd}", flags))
-    # What is writable takes this much without blocking (POSIX, of pipes).
-    return _ThreadedFile(fd, select.PIPE_BUF)
+    # Without O_NOCTTY a session leader, which PID 1 often is, would make a terminal its own.
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return _File(os.open(f"/proc/self/fd/{fd}", flags), own=True)
+    except OSError:
+        return _SharedFile(fd)
 
 
 class Writer:
