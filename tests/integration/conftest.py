@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
 from harness import Ginit, Services, namespace_command
+from streams import Destination
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,6 +29,14 @@ def services(tmp_path: Path) -> Services:
 
 
 @pytest.fixture
+def public_services() -> Iterator[Services]:
+    """An empty directory of services that every user may enter."""
+    with tempfile.TemporaryDirectory() as path:
+        os.chmod(path, 0o755)
+        yield Services(Path(path) / "service")
+
+
+@pytest.fixture
 def start(services: Services) -> Iterator[Callable[..., Ginit]]:
     """Starts ginit over `services`, with variables as keyword arguments (`LOG_LEVEL="info"` is `GINIT_LOG_LEVEL`)."""
     started: list[Ginit] = []
@@ -40,3 +50,17 @@ def start(services: Services) -> Iterator[Callable[..., Ginit]]:
     yield start
     for ginit in started:
         ginit.destroy()
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Iterator[Callable[[str], Destination]]:
+    """Makes what can be ginit's stdout or stderr: a `pipe`, a `terminal`, a `socket` or a `file`."""
+    made: list[Destination] = []
+
+    def make(kind: str) -> Destination:
+        made.append(Destination(kind, tmp_path / f"destination{len(made)}"))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

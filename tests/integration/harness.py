@@ -55,7 +55,12 @@ class Collector:
     def _run(self) -> None:
         while True:
             self._going.wait()
-            block = os.read(self._pipe.fileno(), 65536)
+            try:
+                block = os.read(self._pipe.fileno(), 65536)
+            except OSError:  # how a terminal says that nobody has it open any more
+                return
+            except ValueError:  # closed, as the test is over
+                return
             if not block:
                 return
             self._data += block
@@ -81,6 +86,11 @@ class Collector:
     @property
     def lines(self) -> list[str]:
         return self.text.split("\n")[:-1]
+
+    @property
+    def texts(self) -> list[str]:
+        """The lines without their timestamps."""
+        return [line.split(" ", 1)[-1] for line in self.lines]
 
 
 class Services:
@@ -175,6 +185,11 @@ class Ginit:
         except AssertionError as error:
             raise AssertionError(f"{error}\nstdout: {self.stdout.text[-2000:]}\nstderr: {self.stderr.text[-2000:]}") from None
 
+    def wait_for_more_lines(self, pattern: str, stream: str = "stdout", count: int = 5) -> list[str]:
+        """Wait until `count` more lines of a stream match than do now."""
+        seen = sum(re.search(pattern, line) is not None for line in getattr(self, stream).lines)
+        return self.wait_for_line(pattern, stream, seen + count)
+
     def wait(self) -> int:
         """Wait until it has exited and its output is read, and return the exit status."""
         status = self.process.wait(PATIENCE)
@@ -212,3 +227,13 @@ def require(tool: str) -> Iterator[None]:
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
+
+
+def as_another_user(uid: int = 54321) -> list[str]:
+    """What stands before a command to run it as an unprivileged user; skips where this process may not do that."""
+    import pytest
+
+    command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
+    if shutil.which("setpriv") is None or subprocess.run([*command, GINIT, "--version"], capture_output=True).returncode:
+        pytest.skip("ginit can't be run as another user here")
+    return command

@@ -1,0 +1,147 @@
+"""Shortages, and a world that doesn't do what ginit wants."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+
+import psutil
+import pytest
+from harness import GINIT, as_another_user, require, wait_for
+
+STAMPED = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
+SERVICES = ("one", "two", "three")
+
+
+def add_services(services, terminate=None):
+    for name in SERVICES:
+        services.add(name, "echo up; exec sleep 1000", terminate=terminate)
+
+
+def children(ginit):
+    """The names of ginit's children; none where it has ended."""
+    try:
+        return [process.name() for process in ginit.psutil.children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def all_run(ginit):
+    return children(ginit) == ["sleep"] * len(SERVICES)
+
+
+def runs_or_has_ended(ginit):
+    """Wait until all services run, or ginit has ended; say whether they run."""
+    return wait_for(lambda: "ended" if ginit.process.poll() is not None else all_run(ginit)) != "ended"
+
+
+def assert_clear_error(ginit, pattern):
+    assert ginit.wait() == 1, ginit.stderr.text
+    assert "Traceback" not in ginit.stderr.text
+    assert re.search(f"(?m)^{STAMPED}ginit: error: .*{pattern}", ginit.stderr.text), ginit.stderr.text
+
+
+def limit(command, kind, number):
+    """`command` with a limit."""
+    require("prlimit")
+    return ["prlimit", f"--{kind}={number}:{number}", *command]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("terminate", [None, "kill $GINIT_PID"])
+def test_with_any_number_of_open_files_ginit_either_runs_or_says_that_there_are_too_few(services, start, terminate):
+    add_services(services, terminate)
+    outcomes = set()
+    # With fewer than six the interpreter itself can't come up.
+    for number in range(6, 32):
+        ginit = start(popen={"command": limit([GINIT], "nofile", number)})
+        runs = runs_or_has_ended(ginit)
+        outcomes.add(runs)
+        if runs:
+            assert ginit.stop() == 0, ginit.stderr.text
+            assert "Traceback" not in ginit.stderr.text
+        else:
+            assert_clear_error(ginit, "(?i:too many open files)")
+    assert outcomes == {True, False}
+
+
+def test_too_few_open_files_for_all_services_stop_those_that_run(services, start):
+    for number in range(20):
+        services.add(f"b{number}", "exec sleep 1000")
+    ginit = start(popen={"command": limit([GINIT], "nofile", 30)}, LOG_LEVEL="info")
+    assert_clear_error(ginit, "too many open files")
+    started, ended = (
+        sorted(re.findall(rf"info: (\S+/run): {word}", ginit.stderr.text)) for word in ("started", "(?:was )?ended")
+    )
+    assert started
+    assert started == ended
+
+
+def test_open_files_that_run_out_later_stop_everything(services, start):
+    add_services(services)
+    ginit = start()
+    wait_for(lambda: all_run(ginit))
+    ginit.psutil.rlimit(resource.RLIMIT_NOFILE, (3, ginit.psutil.rlimit(resource.RLIMIT_NOFILE)[1]))
+    # It opens a file for each look.
+    assert_clear_error(ginit, "Too many open files")
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_too_few_processes_are_a_clear_error_and_stop_what_runs(public_services, start, number):
+    add_services(public_services)
+    # A user whom nobody else has processes of.
+    uid = 100000 + os.getpid()
+    command = limit([*as_another_user(uid), GINIT], "nproc", number)
+    ginit = start(str(public_services.path), popen={"command": command})
+    # An interpreter and three services, and threads for streams that can't be opened anew: another user's pipes.
+    if runs_or_has_ended(ginit):
+        ginit.kill()
+    if number < 4 or ginit.wait():
+        assert_clear_error(ginit, "(no more processes|can't start new thread)")
+
+
+def test_a_terminate_program_that_cannot_be_started_for_want_of_processes_gives_way_to_term(public_services, start):
+    public_services.add("web", "prlimit --pid $PPID --nproc=1:1; exec sleep 1000", terminate="kill $GINIT_PID")
+    uid = 200000 + os.getpid()
+    ginit = start(str(public_services.path), popen={"command": [*as_another_user(uid), GINIT]})
+    wait_for(lambda: children(ginit) == ["sleep"])
+    assert ginit.stop() == 0
+    assert re.search(f"{STAMPED}ginit: error: web/term: .*no more processes.*; sending TERM", ginit.stderr.text)
+
+
+def test_a_service_that_is_killed_from_outside_is_a_service_that_failed(services, start):
+    add_services(services)
+    ginit = start()
+    wait_for(lambda: all_run(ginit))
+    ginit.psutil.children()[1].kill()
+    assert ginit.wait() == 3
+    assert "was ended by SIGKILL" in ginit.stderr.text
+
+
+def test_a_service_that_has_become_another_user_s_and_cannot_be_signalled_is_an_error_and_waited_for(public_services, start):
+    directory = public_services.add("web", "exec ./setpriv --reuid=0 --regid=0 --clear-groups sleep 1000")
+    public_services.add("other", "exec sleep 1000")
+    prefix = [word for word in as_another_user() if word != "--no-new-privs"]  # which set-user-ID programs need
+    shutil.copy(shutil.which("setpriv"), directory)
+    os.chmod(directory / "setpriv", 0o4755)
+    ginit = start(str(public_services.path), popen={"command": [*prefix, GINIT]})
+    foreign = wait_for(
+        lambda: [process for process in ginit.psutil.children() if process.uids().real == 0 == process.uids().saved]
+    )
+    wait_for(lambda: foreign[0].name() == "sleep")
+    ginit.kill()
+    ginit.wait_for_line("ginit: error: web/run: can't send TERM: Operation not permitted", "stderr")
+    wait_for(lambda: ginit.psutil.children() == foreign)
+    foreign[0].terminate()
+    assert ginit.wait() == 0
+
+
+def test_without_lists_of_children_in_proc_orphans_are_found_all_the_same(services, start):
+    services.add("web", "(sleep 1234 &); exec sleep 1000")
+    # As on a kernel without CONFIG_PROC_CHILDREN.
+    script = 'mount -t tmpfs none /proc/1/task && exec "$@"'
+    ginit = start(popen={"command": ["sh", "-c", script, "sh", GINIT]})
+    ginit.wait_for_line("terminating a reparented process: sleep 1234", "stderr")
+    assert ginit.stop() == 0

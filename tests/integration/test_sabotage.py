@@ -1,0 +1,209 @@
+"""ginit with a defect: whatever in it fails, it says so, stops what runs, and exits with 1."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+from harness import write_executable
+
+#: Starts ginit with one function that raises an error, the first `times` times that it's called.
+SABOTAGE = """#!/usr/bin/env python
+import importlib
+import sys
+
+target, error, times = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3])
+del sys.argv[1:4]
+module, _, path = target.partition(":")
+owner = importlib.import_module("ginit." + module)
+*parents, name = path.split(".")
+for parent in parents:
+    owner = getattr(owner, parent)
+original = getattr(owner, name)
+
+
+def broken(*args, **kwargs):
+    global times
+    if times:
+        times -= 1
+        raise error
+    return original(*args, **kwargs)
+
+
+setattr(owner, name, broken)
+from ginit.__main__ import main
+
+main()
+"""
+
+#: PID 1 in ginit's place, which shows what ginit has left running. The names are all found before the loop starts.
+WITNESS = """
+"$@"
+status=$?
+for process in /proc/[0-9]*; do
+    [ $process = /proc/1 ] || echo "left running: $(tr '\\0' ' ' <$process/cmdline)" >&2
+done
+exit $status
+"""
+
+#: Takes a moment to stop, so that a ginit which doesn't wait for it shows.
+SLOW = "trap 'kill $!; sleep 0.1; exit 0' TERM; sleep 1000 & echo >ready; echo out; echo err >&2; wait"
+WHEN_SLOW_IS_READY = "while [ ! -e ../slow/ready ]; do sleep 0.01; done;"
+STAMPED = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
+
+#: These fail in the midst of life; nothing else gives a reason to stop.
+WHILE_RUNNING = [
+    "child:Spawner.spawn",
+    "orphans:Orphans._look",
+    "orphans:Orphans._pause",
+    "output:Output.pump_stderr",
+    "output:Output.pump_stdout",
+    "output:_LineStream._put_frame",
+    "output:_ObjectStream._put_frame",
+    "output:_Stream.take",
+    "pump:Pump.__init__",
+    "pump:Pump._run",
+    "pump:Pump._wait_until_readable",
+    "reaper:Reaper.watch",
+    "service:Service._await_end",
+    "service:Service._live",
+    "service:Service._spawn",
+    "service:Service._start",
+    "supervisor:Supervisor._become_subreaper",
+    "supervisor:Supervisor._start",
+    "writer:Writer.wait_for_room",
+]
+
+#: These fail when a service has ended and the other one is to be stopped.
+WHILE_STOPPING = [
+    "child:Child.kill",
+    "child:Child.reaped",
+    "log:Log.warn",
+    "orphans:Orphans._kill",
+    "orphans:Orphans._meet",
+    "orphans:Orphans.close",
+    "orphans:Orphans.hurry",
+    "orphans:Orphans.look",
+    "orphans:Orphans.reaped",
+    "output:Output.finish",
+    "reaper:Reaper._on_exit",
+    "reaper:Reaper.childless",
+    "service:Service._send_term",
+    "service:Service._stop",
+    "service:Service.stop",
+    "supervisor:Supervisor._everything_ended",
+    "supervisor:Supervisor._on_reaped",
+    "supervisor:Supervisor._stop",
+    "supervisor:Supervisor._wait",
+    "supervisor:Supervisor.service_ended",
+]
+
+
+@pytest.fixture
+def sabotage(start, tmp_path):
+    """Starts a ginit in which a function raises an error, below a PID 1 that shows what was left running."""
+    script = write_executable(tmp_path / "sabotage.py", SABOTAGE)
+
+    def sabotage(target, error="RuntimeError('sabotage')", times=1, **settings):
+        witness = ["sh", "-c", WITNESS, "witness"]
+        command = [*witness, sys.executable, "-I", str(script), target, error, str(times)]
+        return start(popen={"command": command}, **settings)
+
+    return sabotage
+
+
+def check(ginit, error="RuntimeError: sabotage"):
+    """It must have said what failed, and have left nothing running."""
+    status = ginit.wait()
+    assert status == 1, ginit.stderr.text
+    assert re.search(rf"(?m)^{STAMPED}ginit: error: .*{error}$", ginit.stderr.text), ginit.stderr.text
+    assert "left running" not in ginit.stderr.text
+    assert "Traceback" not in ginit.stderr.text
+
+
+@pytest.mark.parametrize("target", WHILE_RUNNING)
+def test_an_unexpected_error_stops_everything_that_runs(services, sabotage, target):
+    services.add("other", "echo out; echo err >&2; exec sleep 1000")
+    services.add("slow", SLOW)
+    check(sabotage(target))
+
+
+@pytest.mark.parametrize("target", WHILE_STOPPING)
+def test_an_unexpected_error_while_stopping_does_not_keep_ginit_from_stopping_the_rest(services, sabotage, target):
+    services.add("quits", f"{WHEN_SLOW_IS_READY} (sleep 1000 &); exit 3")
+    services.add("slow", SLOW)
+    services.add("sleeps", "exec sleep 1000")
+    check(sabotage(target, KILL_TIMEOUT="0.2"))
+
+
+def test_an_unexpected_error_in_giving_up_a_pipe_that_is_held_open_is_a_clear_error(services, sabotage):
+    services.add("quits", "sleep 1000 & exit 0")
+    ginit = sabotage("pump:Pump.finish", REPARENTING_POLICY="ignore")
+    assert ginit.wait() == 1
+    assert "Traceback" not in ginit.stderr.text
+    assert re.search(rf"(?m)^{STAMPED}ginit: error: .*RuntimeError: sabotage$", ginit.stderr.text), ginit.stderr.text
+
+
+def test_an_unexpected_error_when_a_signal_is_handled_stops_everything(services, sabotage):
+    services.add("signals", f"{WHEN_SLOW_IS_READY} kill -TERM $PPID; exec sleep 1000")
+    services.add("slow", SLOW)
+    check(sabotage("supervisor:Supervisor._on_signal"))
+
+
+def test_an_unexpected_error_in_running_a_terminate_file_is_made_up_for_by_term(services, sabotage):
+    services.add("quits", f"{WHEN_SLOW_IS_READY} exit 0")
+    services.add("slow", SLOW, terminate="kill $GINIT_PID")
+    check(sabotage("service:Service._terminate"))
+
+
+@pytest.mark.parametrize("target", ["supervisor:Supervisor.__init__", "supervisor:Signals.__init__", "cli:Settings.read"])
+def test_an_unexpected_error_before_anything_runs_is_a_clear_error(services, sabotage, target):
+    services.add("web", "echo started >started; exec sleep 1000")
+    check(sabotage(target))
+    assert not (services.path / "web" / "started").exists()
+
+
+@pytest.mark.parametrize("times", [1, -1])
+def test_an_unexpected_error_in_writing_output_stops_everything(services, sabotage, times):
+    services.add("slow", SLOW)
+    ginit = sabotage("writer:Writer._write_some", times=times)
+    assert ginit.wait() == 1
+    assert "left running" not in ginit.stderr.text
+    assert "Traceback" not in ginit.stderr.text
+
+
+def test_an_unexpected_error_in_every_message_of_ginits_own_stops_everything(services, sabotage):
+    services.add("quits", f"{WHEN_SLOW_IS_READY} exit 3")
+    services.add("slow", SLOW)
+    ginit = sabotage("log:Log._write", times=-1)
+    assert ginit.wait() == 1
+    assert "left running" not in ginit.stderr.text
+
+
+def test_looks_for_orphans_that_all_fail_are_one_error_and_do_not_keep_ginit_from_stopping(services, sabotage):
+    services.add("slow", SLOW)
+    ginit = sabotage("orphans:Orphans._look", times=-1)
+    check(ginit)
+    assert ginit.stderr.text.count("sabotage") == 1
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "AssertionError()", "KeyError('x')", "SystemExit(0)", "KeyboardInterrupt()"])
+def test_an_error_of_any_kind_stops_everything(services, sabotage, error):
+    services.add("slow", SLOW)
+    check(sabotage("output:_LineStream._put_frame", error), f"{error.partition('(')[0]}: .*")
+
+
+def test_what_an_unexpected_error_says_stays_on_one_line(services, sabotage):
+    services.add("slow", SLOW)
+    check(sabotage("pump:Pump._run", r"RuntimeError('one\ntwo')"), r"RuntimeError: one\\ntwo")
+
+
+def test_the_traceback_of_an_unexpected_error_comes_at_debug_in_stamped_lines(services, sabotage):
+    services.add("slow", SLOW)
+    ginit = sabotage("pump:Pump._run", LOG_LEVEL="debug")
+    assert ginit.wait() == 1
+    lines = ginit.stderr.lines
+    assert [line for line in lines if not re.match(STAMPED, line)] == []
+    begin = next(index for index, line in enumerate(lines) if re.match(f"{STAMPED}ginit: debug: Traceback ", line))
+    assert any(re.match(f"{STAMPED}ginit: debug: RuntimeError: sabotage$", line) for line in lines[begin:])
