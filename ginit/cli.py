@@ -46,7 +46,10 @@ def main(arguments: list[str], environ: Mapping[bytes, bytes]) -> int:
     except SettingsError as bad:
         return _complain(*bad.errors)
     except OSError as bad:
-        return _complain(f"can't start: {bad.strerror}")
+        where = f": {os.fsdecode(bad.filename)}" if bad.filename else ""
+        return _complain(f"can't start: {bad.strerror}{where}")
+    except Exception as bad:  # noqa: BLE001  (PID 1 says what is wrong in a line, whatever it is)
+        return _complain(f"unexpected error, nothing was started: {type(bad).__name__}: {bad}")
 
 
 def _parse(arguments: list[str]) -> bytes | None:

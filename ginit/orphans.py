@@ -104,7 +104,6 @@ class Orphans:
     def _run(self) -> None:
         pause = LOOK_INTERVAL
         last_look = 0.0
-        problem = ""
         while True:
             if self._wake.wait(pause):
                 gevent.sleep(max(0.0, last_look + _LOOK_PAUSE - time.monotonic()))
@@ -113,11 +112,8 @@ class Orphans:
             try:
                 self._look()
                 self._kill_overdue()
-                problem = ""
             except Exception as error:  # noqa: BLE001  (whatever it is, the next look may succeed)
-                if str(error) != problem:
-                    self._failed(error)
-                problem = str(error)
+                self._failed(error)
             pause = self._pause()
 
     def _pause(self) -> float:

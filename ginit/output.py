@@ -57,10 +57,12 @@ class Output:
         timeout = self._settings.drain_timeout
         writers = {self._stdout, self._stderr}
         watches = [gevent.spawn(writer.give_up_when_stuck, timeout) for writer in writers]
-        for pump in list(self._pumps):
-            pump.finish()
-        gevent.joinall([pump.greenlet for pump in self._pumps])
-        gevent.killall(watches)
+        try:
+            for pump in list(self._pumps):
+                pump.finish()
+            gevent.joinall([pump.greenlet for pump in self._pumps])
+        finally:
+            gevent.killall(watches)
         lost = self._stdout.close(timeout)
         if self._stderr is not self._stdout:
             if lost:

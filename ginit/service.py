@@ -74,8 +74,12 @@ class Service:
         return logger is not None and logger.status is None and not self.running and has_writers(logger.pid, 0)
 
     def stop(self) -> None:
-        """Have its `run` stopped, by `terminate` or TERM. A log program isn't stopped: it ends when its stdin does."""
-        if self.running and self._stopper is None:
+        """Have its `run` stopped, by `terminate` or TERM; again, if an error kept that from happening.
+
+        A log program isn't stopped: it ends when its stdin does.
+        """
+        stopper = self._stopper
+        if self.running and (stopper is None or (stopper.dead and not stopper.successful())):
             self._stopper = gevent.spawn(self._stop)
 
     def _live(self) -> None:
@@ -173,29 +177,27 @@ class Service:
         Raises:
             StartError: it can't be started.
         """
-        pipes: list[tuple[int, int]] = []
+        write_ends: list[int] = []
         try:
-            pipes.append(open_pipe())
+            # The pumps first: an error in one of them must not leave a process that nobody knows.
+            read_end, write_end = open_pipe()
+            write_ends.append(write_end)
+            self._output.pump_stderr(read_end, self.name, stage)
             if stdout is None:
-                pipes.append(open_pipe())
+                read_end, write_end = open_pipe()
+                write_ends.append(write_end)
+                # What a log program prints is what `run` has to say.
+                self._output.pump_stdout(read_end, self.name, "run" if stage == "log" else stage)
             child = self._spawner.spawn(
                 executable,
                 os.path.dirname(executable),
                 {b"GINIT_SERVICE": self.name, **(environ or {})},
                 stdin,
-                pipes[-1][1] if stdout is None else stdout,
-                pipes[0][1],
+                write_end if stdout is None else stdout,
+                write_ends[0],
             )
-        except StartError:
-            for read_end, _ in pipes:
-                os.close(read_end)
-            raise
         finally:
-            for _, write_end in pipes:
+            for write_end in write_ends:
                 os.close(write_end)
-        self._output.pump_stderr(pipes[0][0], self.name, stage)
-        if stdout is None:
-            # What a log program prints is what `run` has to say.
-            self._output.pump_stdout(pipes[1][0], self.name, "run" if stage == "log" else stage)
         self._log.info("started", Subject(self.name, stage, child.pid))
         return child

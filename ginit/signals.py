@@ -10,7 +10,12 @@ import gevent
 #: The signals that stop everything.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
-#: Left as they are: what can't be caught, what libev or the interpreter needs, faults, and what stops or resumes a job.
+#: What stops or resumes a job, or is ignored by default.
+_JOB_CONTROL = frozenset((signal.SIGCONT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGURG, signal.SIGWINCH))
+#: What the kernel sends for an error in the program.
+_FAULTS = frozenset((signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP))
+#: Left as they are; besides those two kinds, what can't be caught, what libev needs, and what the interpreter ignores for
+#: itself and restores in the processes it starts.
 _UNTOUCHED = frozenset(
     (
         signal.SIGKILL,
@@ -18,19 +23,8 @@ _UNTOUCHED = frozenset(
         signal.SIGCHLD,
         signal.SIGPIPE,
         signal.SIGXFSZ,
-        signal.SIGABRT,
-        signal.SIGBUS,
-        signal.SIGFPE,
-        signal.SIGILL,
-        signal.SIGSEGV,
-        signal.SIGSYS,
-        signal.SIGTRAP,
-        signal.SIGCONT,
-        signal.SIGTSTP,
-        signal.SIGTTIN,
-        signal.SIGTTOU,
-        signal.SIGURG,
-        signal.SIGWINCH,
+        *_JOB_CONTROL,
+        *_FAULTS,
         *STOP_SIGNALS,
     )
 )
@@ -57,6 +51,13 @@ class Signals:
             self._watchers.append(watcher)
         for number in signal.valid_signals() - _UNTOUCHED:
             self._replaced[number] = signal.signal(number, _ignore)
+        # What was ignored when ginit was started would be ignored by all that it starts.
+        for number in _JOB_CONTROL:
+            if signal.getsignal(number) == signal.SIG_IGN:
+                self._replaced[number] = signal.signal(number, _ignore)
+        for number in _FAULTS:
+            if signal.getsignal(number) == signal.SIG_IGN:
+                self._replaced[number] = signal.signal(number, signal.SIG_DFL)
         # From here on nothing is lost: what came before was blocked, and is delivered now.
         self._mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

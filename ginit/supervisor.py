@@ -7,7 +7,7 @@ import time
 import traceback
 from contextlib import closing
 from types import TracebackType
-from typing import Mapping
+from typing import Callable, Mapping
 
 import gevent
 from gevent.event import Event
@@ -27,6 +27,9 @@ SUCCESS = 0
 FAILURE = 1
 SERVICE_FAILURE = 3
 
+#: How often stopping is begun again after an unexpected error.
+_ATTEMPTS = 20
+
 
 class Supervisor:
     """One run of ginit, from the first service's start to the last line."""
@@ -45,6 +48,7 @@ class Supervisor:
         #: Set when a process or a service's greenlet has ended.
         self._changed = Event()
         self._status: int | None = None
+        self._failures: set[str] = set()
         self._services: list[Service] = []
         self._disabled: set[bytes] = set()
         self._output = Output(settings, self._output_failed)
@@ -64,23 +68,35 @@ class Supervisor:
         hub.handle_error = self._greenlet_failed  # type: ignore[method-assign,assignment]
         signals = Signals(self._on_signal)
         try:
-            for phase in (self._start, self._stop_requested.wait, self._stop, self._wait):
-                try:
-                    phase()
-                except Exception as error:  # noqa: BLE001
-                    # One phase that fails doesn't keep the next ones from stopping what runs.
-                    self._failed(error)
-            self._orphans.close()
+            self._attempt(self._start)
+            self._attempt(self._stop_requested.wait)
+            # An error in ginit itself doesn't keep it from stopping what runs, unless it is there to stay.
+            for _ in range(_ATTEMPTS):
+                if self._attempt(self._orphans.hurry) and self._attempt(self._wait):
+                    break
+                gevent.sleep(STOPPING_LOOK_INTERVAL)
+            self._attempt(self._orphans.close)
             self._log.info(f"exiting with status {self._status}")
-            if self._output.finish():
-                self._status = FAILURE
+            self._attempt(self._finish_output) or self._attempt(self._finish_output)
         finally:
             signals.close()
             self._reaper.close()
             self._spawner.close()
             del hub.handle_error
-        assert self._status is not None
-        return self._status
+        return FAILURE if self._status is None else self._status
+
+    def _attempt(self, phase: Callable[[], object]) -> bool:
+        """Run a phase, and say whether it went without an unexpected error."""
+        try:
+            phase()
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
+            return False
+        return True
+
+    def _finish_output(self) -> None:
+        if self._output.finish():
+            self._status = FAILURE
 
     # What services tell; see `service.Owner`.
 
@@ -138,25 +154,24 @@ class Supervisor:
         for service in self._services:
             service.greenlet.rawlink(lambda _: self._changed.set())
 
-    def _stop(self) -> None:
-        self._orphans.hurry()
-        for service in self._services:
-            service.stop()
-
     def _wait(self) -> None:
+        """Stop the services, and stay until nothing runs any more that ginit waits for."""
         deadline: float | None = None
-        while not self._everything_ended():
+        while not all(service.ended for service in self._services) or not self._orphans_ended():
+            for service in self._services:
+                service.stop()
             self._changed.clear()
-            self._changed.wait(STOPPING_LOOK_INTERVAL)
+            changed = self._changed.wait(STOPPING_LOOK_INTERVAL)
+            if not changed and self._reaper.childless():
+                return  # though a service doesn't know it: its end was lost in an error
             deadline = self._deadline_of_loggers(deadline)
             if deadline is not None and time.monotonic() >= deadline:
                 names = ", ".join(printable(service.name) for service in self._services if not service.ended)
                 self._log.warn(f"not waiting for the log program of {names}: an ignored process holds its stdin open")
                 return
 
-    def _everything_ended(self) -> bool:
-        services = all(service.ended for service in self._services)
-        return services and (self._settings.reparenting_policy == "ignore" or self._reaper.childless())
+    def _orphans_ended(self) -> bool:
+        return self._settings.reparenting_policy == "ignore" or self._reaper.childless()
 
     def _deadline_of_loggers(self, deadline: float | None) -> float | None:
         """When to leave the log programs behind that are all that's left, and wait for what an ignored process prevents."""
@@ -180,7 +195,11 @@ class Supervisor:
 
     def _failed(self, error: BaseException) -> None:
         """Something unexpected has happened in ginit itself."""
-        self._fail(f"unexpected error, stopping everything: {type(error).__name__}: {error}")
+        message = f"unexpected error, stopping everything: {type(error).__name__}: {error}"
+        if message in self._failures:
+            return  # an error that comes again and again is told once
+        self._failures.add(message)
+        self._fail(message)
         for line in traceback.format_exception(type(error), error, error.__traceback__):
             for part in line.splitlines():
                 self._log.debug(part)

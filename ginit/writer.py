@@ -9,10 +9,13 @@ regular file, which blocks as long as a slow disk takes, there is a thread.
 
 from __future__ import annotations
 
+import array
 import errno
+import fcntl
 import os
 import select
 import stat
+import termios
 import time
 from collections import deque
 from typing import Callable, Sequence, Union
@@ -147,6 +150,20 @@ def _open_file(fd: int) -> _File | _ThreadedFile:
         return _SharedFile(fd)
 
 
+def _unread(fd: int) -> int | None:
+    """The number of bytes that the reader hasn't taken yet, in a pipe, a socket or a terminal; None for a file."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return None
+    size = array.array("i", [0])
+    try:
+        # The second is SIOCOUTQ, too (tcp(7), unix(7)).
+        fcntl.ioctl(fd, termios.FIONREAD if stat.S_ISFIFO(mode) else termios.TIOCOUTQ, size)
+    except OSError:
+        return None
+    return size[0]
+
+
 class Writer:
     """Takes blocks of whole lines and writes them, in order, to one destination.
 
@@ -160,6 +177,7 @@ class Writer:
             fd: the descriptor to write to; stays open.
             failed: called once, in a greenlet of the writer's, when the destination can't be written to any more.
         """
+        self._fd = fd
         self._file = _open_file(fd)
         self._failed = failed
         self._queue: deque[Buffer] = deque()
@@ -208,15 +226,19 @@ class Writer:
 
     def give_up_when_stuck(self, timeout: float) -> None:
         """Stay until the reader has taken nothing for `timeout` seconds, counted from now; then discard what is queued."""
-        started = time.monotonic()
+        last_progress = time.monotonic()
+        seen = None
         while True:
-            since = self._blocked_since
+            gevent.sleep(_WATCH_INTERVAL)
             now = time.monotonic()
-            if since is not None and now - max(since, started) >= timeout:
+            # A pipe is writable again when a page of it is free; a reader may take much less than that at a time.
+            state = (self._blocked_since, _unread(self._fd))
+            if self._blocked_since is None or state != seen:
+                seen, last_progress = state, now
+            elif now - last_progress >= timeout:
                 self._break(f"its reader took nothing for {timeout:g} s")
                 self._greenlet.kill(block=False)
                 return
-            gevent.sleep(_WATCH_INTERVAL)
 
     def _break(self, why: str) -> None:
         self.broken = why
@@ -243,9 +265,11 @@ class Writer:
 
     def _write_some(self) -> None:
         batch = self._take_batch()
-        self._blocked_since = time.monotonic()
+        if self._blocked_since is None:
+            self._blocked_since = time.monotonic()
         written = self._file.write(batch)
-        self._blocked_since = None
+        if written:
+            self._blocked_since = None
         self.pending -= written
         if self.pending < QUEUE_LIMIT:
             self._room.set()

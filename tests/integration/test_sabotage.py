@@ -92,9 +92,8 @@ WHILE_STOPPING = [
     "service:Service._send_term",
     "service:Service._stop",
     "service:Service.stop",
-    "supervisor:Supervisor._everything_ended",
+    "supervisor:Supervisor._orphans_ended",
     "supervisor:Supervisor._on_reaped",
-    "supervisor:Supervisor._stop",
     "supervisor:Supervisor._wait",
     "supervisor:Supervisor.service_ended",
 ]
