@@ -13,7 +13,7 @@ run: $(VENV)/ready
 # The tests, with the coverage of every process that they start.
 test: $(VENV)/ready
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage run -m pytest --numprocesses 4 $(TESTS)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 

@@ -4,16 +4,14 @@ Nothing here may import a module that an application's directory could replace, 
 `posix` and `sys` are built into the interpreter, `os` was loaded by it before.
 """
 
-from __future__ import annotations
-
 import _signal  # type: ignore[import-not-found]
 import os
 import posix
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # not from `typing`, which an application's directory could replace
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Dict, NoReturn
 
 #: `PYTHON*` variables that many images set and that change nothing in ginit: it uses no text streams, compares no hashes
 #: and writes no bytecode; the rest are notes that the official Python images leave. Any other one costs a second start of
@@ -34,7 +32,7 @@ HARMLESS = frozenset(
 )
 
 
-def main() -> NoReturn:
+def main() -> "NoReturn":
     """Run ginit with this process's arguments and environment, and exit."""
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     environ = original_environ()
@@ -56,25 +54,22 @@ def main() -> NoReturn:
     os._exit(status)
 
 
-def original_environ() -> dict[bytes, bytes]:
-    """The environment as this process was given it.
+def original_environ() -> "Dict[bytes, bytes]":
+    """The environment as this process was given it, which the kernel knows.
 
-    An interpreter that is started in the C locale sets `LC_CTYPE` in its own environment (PEP 538), and so in that of
-    every process it starts. The kernel's copy shows whether it was there before.
+    An interpreter that is started in the C locale sets `LC_CTYPE` in its own (PEP 538), and an application's
+    `sitecustomize` may set anything.
     """
-    environ: dict[bytes, bytes] = dict(posix.environ)
-    if environ.get(b"LC_CTYPE") in (b"C.UTF-8", b"C.utf8", b"UTF-8"):
-        try:
-            with open("/proc/self/environ", "rb") as file:
-                given = file.read().split(b"\0")
-        except OSError:
-            return environ
-        if not any(entry.startswith(b"LC_CTYPE=") for entry in given):
-            del environ[b"LC_CTYPE"]
-    return environ
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            entries = [entry.partition(b"=") for entry in file.read().split(b"\0")]
+    except OSError:
+        return dict(posix.environ)
+    # Of two entries for one name the first counts, as it does for getenv(3).
+    return {name: value for name, equals, value in reversed(entries) if equals}
 
 
-def isolate(environ: dict[bytes, bytes]) -> None:
+def isolate(environ: "Dict[bytes, bytes]") -> None:
     """See to it that modules come from the installation alone, and that no `PYTHON*` variable bends the interpreter.
 
     Such a variable has had its effect by now, so the interpreter is started again, isolated; blocked signals and the

@@ -163,10 +163,12 @@ def _reason(executable: bytes, directory: bytes, error: OSError) -> str:
 
 
 def _missing(executable: bytes, directory: bytes) -> str | None:
-    if not os.path.isdir(directory):
-        return f"its directory {printable(directory)} doesn't exist"
-    if not os.access(directory, os.X_OK):
+    try:
+        os.stat(os.path.join(directory, b"."))
+    except PermissionError:
         return f"its directory {printable(directory)} may not be entered"
+    except OSError:
+        return f"its directory {printable(directory)} doesn't exist"
     if not os.path.lexists(executable):
         return "it doesn't exist"
     if not os.path.exists(executable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any, Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, Callable, Mapping, Sequence
 
 import psutil
 
@@ -208,17 +209,15 @@ class Ginit:
         """End it whatever it does; with its namespace everything in it ends."""
         if self.process.poll() is None:
             for process in [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]:
-                try:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-                except psutil.NoSuchProcess:
-                    pass
         self.process.wait()
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
 
 
-def require(tool: str) -> Iterator[None]:
+def require(tool: str) -> None:
     """Skip where a tool is missing; fail in CI, where none may be."""
     import pytest
 
@@ -229,11 +228,30 @@ def require(tool: str) -> Iterator[None]:
         pytest.skip(message)
 
 
+#: Puts another file system over a directory that others may not enter, with nothing in it but what they need of it.
+_OPEN_UP = """
+directory=$1; shift
+mount --rbind "$directory" /mnt && mount -t tmpfs -o mode=755 tmpfs "$directory" || exit
+while [ "$1" != -- ]; do
+    mkdir -p "$directory/$1" && mount --rbind "/mnt/$1" "$directory/$1" || exit
+    shift
+done
+shift
+exec "$@"
+"""
+
+
 def as_another_user(uid: int = 54321) -> list[str]:
-    """What stands before a command to run it as an unprivileged user; skips where this process may not do that."""
+    """What stands before a command in a namespace to run it as an unprivileged user; skips where that can't be."""
     import pytest
 
     command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
-    if shutil.which("setpriv") is None or subprocess.run([*command, GINIT, "--version"], capture_output=True).returncode:
+    needed = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), Path(__file__).resolve().parents[2]}
+    closed = {parent for path in needed for parent in path.parents if parent.stat().st_mode & 0o5 != 0o5}
+    for directory in sorted(closed)[:1]:  # the others are below it
+        inside = [str(path.relative_to(directory)) for path in sorted(needed) if directory in path.parents]
+        command = ["sh", "-c", _OPEN_UP, "sh", str(directory), *inside, "--", *command]
+    probe = [*namespace_command(), *command, GINIT, "--version"]
+    if shutil.which("setpriv") is None or subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("ginit can't be run as another user here")
     return command

@@ -13,7 +13,7 @@ import gevent
 from gevent.pywsgi import WSGIServer
 
 
-def log(**fields: Any) -> None:
+def log(**fields: object) -> None:
     """Log one JSON object; flushed, so that it isn't in a buffer when somebody looks."""
     print(json.dumps(fields), flush=True)
 

@@ -7,12 +7,11 @@ import json
 import os
 import signal
 import threading
-from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 
-def log(**fields: Any) -> None:
+def log(**fields: object) -> None:
     """Log one JSON object."""
     print(json.dumps(fields), flush=True)
 
