@@ -128,7 +128,7 @@ def test_a_service_that_has_become_another_user_s_and_cannot_be_signalled_is_an_
     os.chmod(directory / "setpriv", 0o4755)
     ginit = start(str(public_services.path), popen={"command": [*prefix, GINIT]})
     foreign = wait_for(
-        lambda: [process for process in ginit.psutil.children() if process.uids().real == 0 == process.uids().saved]
+        lambda: [process for process in ginit.find("sleep 1000") if process.uids().real == 0 == process.uids().saved]
     )
     wait_for(lambda: foreign[0].name() == "sleep")
     ginit.kill()

@@ -197,7 +197,8 @@ def test_a_term_that_comes_as_soon_as_ginit_blocks_signals_counts(start, service
 
 def heeds_term(process):
     """Whether ginit, and not what started it, has TERM blocked or handled."""
-    if Path(process.cmdline()[0]).name == "unshare":
+    command = process.cmdline()
+    if not command or Path(command[0]).name == "unshare":  # or in the midst of becoming ginit
         return False
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
     return (int(status["SigBlk"], 16) | int(status["SigCgt"], 16)) >> (signal.SIGTERM - 1) & 1

@@ -121,15 +121,15 @@ def test_ginit_wakes_up_no_more_than_twice_a_second_when_nothing_happens(service
     services.add("orphan", "(sleep 1234 &); exec sleep 1000")
     ginit = start(REPARENTING_POLICY=policy, LOG_LEVEL="info")
     ginit.wait_for_line("a reparented process: ", "stderr")
-    let_pass(3)  # it puts off what can wait
+    # Where the machine is slow, what is left of the start reaches into the first of these spans of time.
+    assert any(is_idle(ginit) for _ in range(5))
+
+
+def is_idle(ginit):
+    """Whether ginit wakes up no more than twice a second, for as long as that takes to see."""
     before, began = wake_ups(ginit), time.monotonic()
-    let_pass(6)
-    assert wake_ups(ginit) - before <= 2 * (time.monotonic() - began)
-
-
-def let_pass(seconds):
-    began = time.monotonic()
-    wait_for(lambda: time.monotonic() - began >= seconds)
+    wait_for(lambda: time.monotonic() - began >= 5)
+    return wake_ups(ginit) - before <= 2 * (time.monotonic() - began)
 
 
 def wake_ups(ginit):
