@@ -64,3 +64,10 @@ def destination(tmp_path: Path) -> Iterator[Callable[[str], Destination]]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def _uncovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No coverage is measured of what a test starts, because that opens and writes files of its own."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)

@@ -11,6 +11,8 @@ import psutil
 import pytest
 from harness import GINIT, as_another_user, require, wait_for
 
+pytestmark = pytest.mark.usefixtures("_uncovered")
+
 STAMPED = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
 SERVICES = ("one", "two", "three")
 

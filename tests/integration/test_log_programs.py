@@ -165,19 +165,27 @@ echo bye""",
 
 
 def test_when_a_service_has_disabled_itself_its_log_program_ends_and_the_others_go_on(services, start):
-    services.add("web", "echo one; exit 115", log=READER)
+    directory = services.add("web", "echo one; exit 115", log=BUSY_READER)
     services.add("other", "while :; do echo tick; sleep 0.02; done")
     ginit = start(JSON_STDOUT="0", LOG_LEVEL="info")
+    ginit.wait_for_line("web/run: .*disabled", "stderr")
     ginit.wait_for_line("web/run: end of stdin")
+    (directory / "log" / "end").touch()
+    ginit.wait_for_line("web/run: bye")
     wait_for(lambda: not ginit.find("web/log/run"))
     ginit.wait_for_more_lines("other/run: tick")
     assert "web/run: read one" in ginit.stdout.texts
     assert ginit.stop() == 0
 
 
-def test_how_a_log_program_ends_after_its_service_doesnt_count(services, start):
-    services.add("web", "exit 0", log="cat; exit 5")
-    assert start().wait() == 0
+@pytest.mark.parametrize(("status", "exit_status"), [(0, 0), (4, 3)])
+def test_how_a_log_program_ends_after_its_service_doesnt_count(services, start, status, exit_status):
+    # It stays until ginit has seen the service's end: the kernel closes a process's pipes a little before the process ends.
+    directory = services.add("web", f"exit {status}", log="cat; while [ ! -e end ]; do sleep 0.02; done; exit 5")
+    ginit = start(LOG_LEVEL="info")
+    ginit.wait_for_line(f"web/run: ended with status {status}", "stderr")
+    (directory / "log" / "end").touch()
+    assert ginit.wait() == exit_status
 
 
 def test_a_directory_log_without_a_run_is_no_log_program(services, start):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from harness import GINIT, as_another_user, namespace_command, require, wait_for
 
+pytestmark = pytest.mark.usefixtures("_uncovered")
+
 #: Makes each mounted file system read-only for what it starts, as far as that can be.
 READ_ONLY = """
 while read -r _ target _; do mount -o remount,bind,ro "$target" 2>/dev/null; done </proc/self/mounts
