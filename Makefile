@@ -10,8 +10,11 @@ run: $(VENV)/ready
 	@PATH="$(abspath $(BIN)):$$PATH" GINIT_LOG_LEVEL=$${GINIT_LOG_LEVEL-info} \
 		$(BIN)/python examples/foreground.py ginit examples/demo
 
-# The tests, with the coverage of every process that they start.
 test: $(VENV)/ready
+	$(BIN)/pytest --numprocesses 4 $(TESTS)
+
+# The coverage of every process that the tests start; slow, as each of them is measured.
+coverage: $(VENV)/ready
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses 4 $(TESTS)
 	@$(BIN)/coverage combine -q

@@ -8,13 +8,14 @@ import sys
 import pytest
 from harness import write_executable
 
-#: Starts ginit with one function that raises an error, the first `times` times that it's called.
+#: Starts ginit with one function that raises an error, the first `times` times that it's called when the file `after` is there.
 SABOTAGE = """#!/usr/bin/env python
 import importlib
+import os
 import sys
 
-target, error, times = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3])
-del sys.argv[1:4]
+target, error, times, after = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+del sys.argv[1:5]
 module, _, path = target.partition(":")
 owner = importlib.import_module("ginit." + module)
 *parents, name = path.split(".")
@@ -25,7 +26,7 @@ original = getattr(owner, name)
 
 def broken(*args, **kwargs):
     global times
-    if times:
+    if times and os.path.exists(after):
         times -= 1
         raise error
     return original(*args, **kwargs)
@@ -104,9 +105,9 @@ def sabotage(start, tmp_path):
     """Starts a ginit in which a function raises an error, below a PID 1 that shows what was left running."""
     script = write_executable(tmp_path / "sabotage.py", SABOTAGE)
 
-    def sabotage(target, error="RuntimeError('sabotage')", times=1, **settings):
+    def sabotage(target, error="RuntimeError('sabotage')", times=1, after="/", **settings):
         witness = ["sh", "-c", WITNESS, "witness"]
-        command = [*witness, sys.executable, "-I", str(script), target, error, str(times)]
+        command = [*witness, sys.executable, "-I", str(script), target, error, str(times), str(after)]
         return start(popen={"command": command}, **settings)
 
     return sabotage
@@ -172,10 +173,18 @@ def test_an_unexpected_error_in_writing_output_stops_everything(services, sabota
     assert "Traceback" not in ginit.stderr.text
 
 
-def test_an_unexpected_error_in_every_message_of_ginits_own_stops_everything(services, sabotage):
+def test_messages_of_ginits_own_that_all_fail_do_not_keep_it_from_stopping(services, sabotage):
     services.add("quits", f"{WHEN_SLOW_IS_READY} exit 3")
+    slow = services.add("slow", SLOW)
+    ginit = sabotage("log:Log._write", times=-1, after=slow / "ready")
+    assert ginit.wait() == 1
+    assert "left running" not in ginit.stderr.text
+
+
+def test_an_error_that_cannot_be_told_stops_everything_all_the_same(services, sabotage):
     services.add("slow", SLOW)
-    ginit = sabotage("log:Log._write", times=-1)
+    services.add("without a run file")
+    ginit = sabotage("log:Log.error", times=-1)
     assert ginit.wait() == 1
     assert "left running" not in ginit.stderr.text
 
