@@ -31,7 +31,7 @@ format: $(VENV)/ready
 
 # Every interpreter that is found, with the oldest and the newest gevent for it.
 tox: $(VENV)/ready
-	$(BIN)/tox run
+	$(BIN)/tox run $(TOXARGS)
 
 clean:
 	rm -rf $(VENV) .tox build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
