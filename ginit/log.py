@@ -28,21 +28,24 @@ class Subject:
 
 
 class Log:
-    """Writes ginit's own messages to stderr, each a line. Never blocks, and so may be called in the hub.
+    """Writes ginit's own messages to stderr, each a line.
 
+    Neither blocks, and so may be called in the hub, nor raises an error: what ginit does must not depend on what it says.
     Where stderr's reader is so slow that megabytes wait for it, messages are left out, and their number is told later.
     """
 
-    def __init__(self, writer: Writer, level: str, form: str) -> None:
+    def __init__(self, writer: Writer, level: str, form: str, failed: Callable[[Exception], None]) -> None:
         """
         Args:
             writer: stderr's.
             level: the least important level to show, of `settings.LEVELS`.
             form: `text` or `json`.
+            failed: called with the unexpected error when a message can't be written; may write messages itself.
         """
         self._writer = writer
         self._shown = LEVELS.index(level)
         self._left_out = 0
+        self._failed = failed
         self._format: Callable[[str, str, Subject | None], bytes] = _format_text if form == "text" else _JsonFormat()
 
     def shows(self, level: str) -> bool:
@@ -51,19 +54,25 @@ class Log:
 
     def error(self, message: str, subject: Subject | None = None) -> None:
         """Say that something has failed."""
-        self._write("error", message, subject)
+        self._say("error", message, subject)
 
     def warn(self, message: str, subject: Subject | None = None) -> None:
         """Say what a person should look into."""
-        self._write("warn", message, subject)
+        self._say("warn", message, subject)
 
     def info(self, message: str, subject: Subject | None = None) -> None:
         """Say what ginit does."""
-        self._write("info", message, subject)
+        self._say("info", message, subject)
 
     def debug(self, message: str, subject: Subject | None = None) -> None:
         """Say what a developer of ginit wants to know."""
-        self._write("debug", message, subject)
+        self._say("debug", message, subject)
+
+    def _say(self, level: str, message: str, subject: Subject | None) -> None:
+        try:
+            self._write(level, message, subject)
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
 
     def _write(self, level: str, message: str, subject: Subject | None) -> None:
         if not self.shows(level):

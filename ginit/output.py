@@ -18,11 +18,14 @@ from .writer import Writer, open_writers
 class Output:
     """All that ginit writes: the services' streams and its own messages, on stdout and stderr."""
 
-    def __init__(self, settings: Settings, failed: Callable[[str, OSError], None]) -> None:
+    def __init__(
+        self, settings: Settings, failed: Callable[[str, OSError], None], log_failed: Callable[[Exception], None]
+    ) -> None:
         """
         Args:
             settings: the formats and limits.
             failed: called with `stdout` or `stderr` and the error when that can't be written to any more.
+            log_failed: as `Log` calls it.
 
         Raises:
             OSError: stdout or stderr isn't open.
@@ -30,7 +33,7 @@ class Output:
         self._settings = settings
         self._stdout, self._stderr = open_writers(failed)
         self._pumps: set[Pump] = set()
-        self.log = Log(self._stderr, settings.log_level, settings.log_format)
+        self.log = Log(self._stderr, settings.log_level, settings.log_format, log_failed)
 
     def pump_stdout(self, fd: int, service: bytes, stage: str) -> None:
         """Pass on, until it ends, the stream in the pipe `fd`, the stdout of a process of `service`."""

@@ -61,6 +61,18 @@ def read_command_line(pid: int) -> bytes:
         return b""
 
 
+def read_ignored_signals() -> set[int]:
+    """The numbers of the signals that this process ignores, of those too that the C library hides."""
+    try:
+        with open("/proc/self/status", "rb", buffering=0) as file:
+            data = file.read()
+    except FileNotFoundError:
+        return set()  # no /proc is mounted
+    start = data.index(b"\nSigIgn:") + len(b"\nSigIgn:")
+    mask = int(data[start : data.index(b"\n", start)], 16)
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+
+
 def has_writers(pid: int, fd: int) -> bool:
     """Whether somebody holds the write end of the pipe whose read end is descriptor `fd` of `pid`."""
     try:

@@ -126,8 +126,12 @@ class Service:
 
     def _stop(self) -> None:
         terminate = os.path.join(self._path, b"terminate")
-        if not os.path.lexists(terminate) or not self._terminate(terminate):
-            self._send_term()
+        done = False
+        try:
+            done = os.path.lexists(terminate) and self._terminate(terminate)
+        finally:
+            if not done:  # for whatever reason
+                self._send_term()
 
     def _terminate(self, executable: bytes) -> bool:
         """Run it, and say whether it did its work."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any, Callable
 
 import gevent
+
+from .procfs import read_ignored_signals
 
 #: The signals that stop everything.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -28,6 +31,12 @@ _UNTOUCHED = frozenset(
         *STOP_SIGNALS,
     )
 )
+
+#: The signals that glibc keeps for itself (nptl(7)), and neither lists nor lets anybody handle. What it starts with
+#: posix_spawn(3) has them ignored, as GNU make's commands have and many of Python's subprocesses.
+_INTERNAL = (32, 33)
+#: The number of rt_sigaction(2); see syscall(2).
+_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
 
 
 class Signals:
@@ -58,6 +67,9 @@ class Signals:
         for number in _FAULTS:
             if signal.getsignal(number) == signal.SIG_IGN:
                 self._replaced[number] = signal.signal(number, signal.SIG_DFL)
+        ignored = read_ignored_signals()
+        if any(number in ignored for number in _INTERNAL):
+            _reset_internal_signals()
         # From here on nothing is lost: what came before was blocked, and is delivered now.
         self._mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -74,3 +86,18 @@ class Signals:
 
 def _ignore(signum: int, frame: object) -> None:
     """Not `SIG_IGN`, which a process that is started would inherit."""
+
+
+def _reset_internal_signals() -> None:
+    """Have the kernel take its default action for the C library's own signals again, behind the library's back."""
+    number = _RT_SIGACTION.get(os.uname().machine)
+    try:
+        import ctypes  # not everywhere, and seldom needed
+    except ImportError:
+        return
+    if number is None:
+        return
+    libc = ctypes.CDLL(None)
+    default = bytes(32)  # a struct sigaction as the kernel has it, of zeros: SIG_DFL, no flags
+    for internal in _INTERNAL:
+        libc.syscall(ctypes.c_long(number), ctypes.c_long(internal), default, None, ctypes.c_size_t(8))

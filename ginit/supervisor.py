@@ -51,7 +51,7 @@ class Supervisor:
         self._failures: set[str] = set()
         self._services: list[Service] = []
         self._disabled: set[bytes] = set()
-        self._output = Output(settings, self._output_failed)
+        self._output = Output(settings, self._output_failed, self._failed)
         self._log = self._output.log
         self._orphans = Orphans(self._log, settings.reparenting_policy, settings.kill_timeout, self._failed)
         self._reaper = Reaper(self._orphans.reaped, self._on_reaped)
@@ -189,9 +189,9 @@ class Supervisor:
         self._stop_requested.set()
 
     def _fail(self, message: str) -> None:
-        self._log.error(message)
         self._status = FAILURE
         self._stop_requested.set()
+        self._log.error(message)
 
     def _failed(self, error: BaseException) -> None:
         """Something unexpected has happened in ginit itself."""

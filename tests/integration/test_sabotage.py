@@ -184,7 +184,7 @@ def test_messages_of_ginits_own_that_all_fail_do_not_keep_it_from_stopping(servi
 def test_an_error_that_cannot_be_told_stops_everything_all_the_same(services, sabotage):
     services.add("slow", SLOW)
     services.add("without a run file")
-    ginit = sabotage("log:Log.error", times=-1)
+    ginit = sabotage("log:printable", times=-1)
     assert ginit.wait() == 1
     assert "left running" not in ginit.stderr.text
 

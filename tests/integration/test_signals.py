@@ -34,6 +34,10 @@ UNTIL_KILLED = "while :; do sleep 0.01; done"
 #: Python that does something to itself and then becomes ginit.
 PRELUDE = "import os, signal, sys\n{}\nos.execv(sys.argv[1], sys.argv[1:])"
 BLOCK_AND_IGNORE = """
+import ctypes
+for number in (32, 33):  # those of the C library, which hides them: by rt_sigaction(2) itself
+    rt_sigaction = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
+    ctypes.CDLL(None).syscall(rt_sigaction, number, (ctypes.c_ulong * 4)(signal.SIG_IGN), None, ctypes.c_size_t(8))
 for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
     signal.signal(number, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -30,9 +30,9 @@ class Pipe:
 
     def __init__(self, level: str = "debug", form: str = "text") -> None:
         self._read_end, self._write_end = os.pipe()
-        self.failures: list[OSError] = []
+        self.failures: list[Exception] = []
         self.writer = Writer(self._write_end, self.failures.append)
-        self.log = Log(self.writer, level, form)
+        self.log = Log(self.writer, level, form, self.failures.append)
 
     def end(self) -> bytes:
         """All that was written."""
@@ -59,6 +59,21 @@ def written(say: Callable[[Log], None], **options: str) -> list[str]:
 def test_a_message_says_when_and_who_and_how_bad():
     (line,) = written(lambda log: log.info("exiting with status 0"))
     assert re.fullmatch(TIME + " ginit: info: exiting with status 0", line)
+
+
+@pytest.mark.parametrize("say", [Log.error, Log.warn, Log.info, Log.debug])
+def test_a_message_that_cannot_be_written_is_no_error_for_whoever_says_it(say):
+    error = RuntimeError("sabotage")
+
+    class BrokenWriter:
+        pending = 0
+
+        def put(self, _data: bytes) -> None:
+            raise error
+
+    failures: list[Exception] = []
+    say(Log(BrokenWriter(), "debug", "text", failures.append), "message")
+    assert failures == [error]
 
 
 def test_a_message_about_a_process_names_its_service_and_stage():
