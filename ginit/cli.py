@@ -54,12 +54,13 @@ def main(arguments: list[str], environ: Mapping[bytes, bytes]) -> int:
 
 def _parse(arguments: list[str]) -> bytes | None:
     """The directory that is asked for, if one is; leaves the process where there's nothing to run."""
+    command = next((argument for argument in arguments if argument != "--"), None)
+    if command in COMMANDS:
+        sys.exit(_complain(f"this version has no command {command}; a directory of that name is written ./{command}"))
     if arguments == [argument for argument in arguments[:1] if not argument.startswith("-")]:
         directory = arguments[0] if arguments else None  # what containers say, without the 9 ms that argparse takes
     else:
         directory = _parse_options(arguments)
-    if directory in COMMANDS:
-        sys.exit(_complain(f"this version has no command {directory}; a directory of that name is written ./{directory}"))
     if directory == "":
         sys.exit(_complain("DIR is empty; name the directory of services"))
     return None if directory is None else os.fsencode(directory)

@@ -72,7 +72,8 @@ class Settings(NamedTuple):
 
         default = cls()
         settings = cls(
-            directory=os.path.abspath(directory or value("DIR", os.fsencode, default.directory)),
+            # Not abspath, which takes `link/..` for the directory that the link is in.
+            directory=os.path.join(os.getcwdb(), directory or value("DIR", os.fsencode, default.directory)),
             json_stdout=value("JSON_STDOUT", _one_of("0", "1"), "1") == "1",
             log_level=value("LOG_LEVEL", _one_of(*LEVELS), default.log_level),
             log_format=value("LOG_FORMAT", _one_of(*FORMATS), default.log_format),
@@ -106,7 +107,8 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds < math.inf:
+    # Python takes `1_000`, too.
+    if not 0 <= seconds < math.inf or "_" in text:
         raise ValueError("a number of seconds, 0 or more")
     return seconds
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any, Callable, Mapping, Sequence
+from typing import IO, Any, Callable, Mapping, NoReturn, Sequence
 
 import psutil
 
@@ -219,13 +219,15 @@ class Ginit:
 
 def require(tool: str) -> None:
     """Skip where a tool is missing; fail in CI, where none may be."""
+    if shutil.which(tool) is None:
+        cannot(f"{tool} isn't installed")
+
+
+def cannot(message: str) -> NoReturn:
+    """Skip, for a reason that this machine gives; fail in CI."""
     import pytest
 
-    if shutil.which(tool) is None:
-        message = f"{tool} isn't installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
 
 
 #: Puts another file system over a directory that others may not enter, with nothing in it but what they need of it.
@@ -243,15 +245,15 @@ exec "$@"
 
 def as_another_user(uid: int = 54321) -> list[str]:
     """What stands before a command in a namespace to run it as an unprivileged user; skips where that can't be."""
-    import pytest
-
     command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
     needed = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), Path(__file__).resolve().parents[2]}
     closed = {parent for path in needed for parent in path.parents if parent.stat().st_mode & 0o5 != 0o5}
-    for directory in sorted(closed)[:1]:  # the others are below it
+    for directory in sorted(closed, reverse=True):  # the innermost is opened up last
         inside = [str(path.relative_to(directory)) for path in sorted(needed) if directory in path.parents]
         command = ["sh", "-c", _OPEN_UP, "sh", str(directory), *inside, "--", *command]
     probe = [*namespace_command(), *command, GINIT, "--version"]
-    if shutil.which("setpriv") is None or subprocess.run(probe, capture_output=True).returncode:
-        pytest.skip("ginit can't be run as another user here")
+    require("setpriv")
+    result = subprocess.run(probe, capture_output=True, text=True)
+    if result.returncode:
+        cannot(f"ginit can't be run as another user here: {result.stderr}")
     return command

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import GINIT, as_another_user, namespace_command, require, wait_for
+from harness import GINIT, as_another_user, cannot, namespace_command, require, wait_for
 
 pytestmark = pytest.mark.usefixtures("_uncovered")
 
@@ -74,7 +74,7 @@ def test_ginit_works_with_all_file_systems_read_only(services, start, tmp_path):
     services.add("web", RUN)
     command = ["sh", "-c", READ_ONLY, "sh", str(tmp_path / "touched")]
     if subprocess.run([*namespace_command(), *command, "true"], check=False).returncode != 0:
-        pytest.skip("file systems can't be made read-only here")
+        cannot("file systems can't be made read-only here")
     check(start(JSON_STDOUT="0", popen={"command": [*command, GINIT]}))
 
 

@@ -80,6 +80,15 @@ def test_the_directory_of_services_may_be_a_link(services, start, tmp_path):
     assert ginit.stdout.texts == ["web/run: hello"]
 
 
+def test_the_directory_above_a_link_is_the_one_above_where_it_leads(services, start, tmp_path):
+    services.add("web", "echo hello")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(services.path)
+    ginit = start("link/../service", JSON_STDOUT="0", popen={"cwd": str(tmp_path / "elsewhere")})
+    assert ginit.wait() == 0
+    assert ginit.stdout.texts == ["web/run: hello"]
+
+
 def test_the_directory_of_services_may_be_named_relative_to_the_working_directory(services, start, tmp_path):
     services.add("web", "echo hello; pwd -P")
     ginit = start("./service", JSON_STDOUT="0", popen={"cwd": str(tmp_path)})

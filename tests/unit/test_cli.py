@@ -73,11 +73,12 @@ def test_arguments_that_ginit_does_not_take_are_an_error(arguments, words):
     assert words in error
 
 
+@pytest.mark.parametrize("after", [[], ["web"], ["--all"]])
 @pytest.mark.parametrize("before", [[], ["--"]])
 @pytest.mark.parametrize("word", COMMANDS)
-def test_the_words_of_commands_to_come_are_reserved(services, word, before):
+def test_the_words_of_commands_to_come_are_reserved(services, word, before, after):
     write_executable(services / word / "web" / "run", "exit 0")
-    (error,) = errors_of(*before, word, cwd=services)
+    (error,) = errors_of(*before, word, *after, cwd=services)
     assert f"./{word}" in error
 
 

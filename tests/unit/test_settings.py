@@ -30,7 +30,7 @@ REFUSED = [
     *(("LOG_LEVEL", value, "none, error, warn, info or debug") for value in (b"warning", b"WARN", b"3", b"warn ")),
     *(("LOG_FORMAT", value, "text or json") for value in (b"JSON", b"xml", b"1")),
     *(("REPARENTING_POLICY", value, "terminate") for value in (b"kill", b"Terminate", b"0")),
-    *(("KILL_TIMEOUT", value, "seconds") for value in (b"-1", b"x", b"nan", b"inf", b"-inf", b"1e999", b"10s", b"\xff")),
+    *(("KILL_TIMEOUT", value, "seconds") for value in (b"-1", b"x", b"nan", b"inf", b"-inf", b"1e999", b"10s", b"1_0", b"\xff")),
     *(("MAX_LINE", value, "bytes") for value in (b"0", b"-1", b"1.5", b"1k", b"1e6", b"x", b"\xd9\xa3", b"+1", b" 1", b"00")),
     *(("DRAIN_TIMEOUT", value, "seconds") for value in (b"-0.1", b"soon", b"nan", b"inf")),
 ]
@@ -87,7 +87,7 @@ def test_the_directory_is_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = os.fsencode(tmp_path)
     assert Settings.read({}, b"services").directory == here + b"/services"
-    assert Settings.read({}, b"./check").directory == here + b"/check"
+    assert Settings.read({}, b"./check").directory == here + b"/./check"
     assert Settings.read(environ(GINIT_DIR=b"services")).directory == here + b"/services"
 
 
