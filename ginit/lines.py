@@ -1,17 +1,17 @@
 """Framing and stamping: blocks of bytes in, stamped lines out. No I/O, no gevent.
 
-A *body* is one or more whole lines, as bytes: each ends in a newline, none is empty, none has a carriage return before its
-newline. Everything here works on bodies, and looks at single lines only where a body isn't ordinary.
+A *body* is whole lines, of which some may be empty: each ends in a newline, and a carriage return before that is gone. Every
+stamp works on a body at C speed as if all of its lines were ordinary, sees by the result or by a cheap look whether they
+were, and only if not begins again with the lines that `split` finds. `docs/explanation/the-log-path.md` has the measurements.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from itertools import groupby
 from typing import Callable, NamedTuple
 
-#: What may be an object without fields at the end of a line. Matches too much at times, never too little.
-_MAYBE_EMPTY_OBJECT = re.compile(rb"\{[ \t\r]*\}\n")
 #: The white space that JSON allows between tokens (RFC 8259, section 2), as far as it can be within a line.
 _JSON_SPACE = b" \t\r"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -89,25 +89,19 @@ class Framer:
         self._held_size = len(data) - cut
 
     def _add_lines(self, frames: list[Frame], body: bytes) -> None:
-        if b"\r\n" in body:
+        # A single byte is found by memchr(3) in a hundredth of the time that two take.
+        if b"\r" in body:
             body = body.replace(b"\r\n", b"\n")
-        if b"\n\n" in body or body[:1] == b"\n":
-            body = b"".join([line + b"\n" for line in body.split(b"\n") if line])
         if len(body) <= self._max_line or max(map(len, body.split(b"\n"))) <= self._max_line:
             if body:
                 frames.append(Frame(body, False))
             return
-        fitting: list[bytes] = []
-        for line in body[:-1].split(b"\n"):
-            if len(line) <= self._max_line:
-                fitting.append(line + b"\n")
-                continue
-            if fitting:
-                frames.append(Frame(b"".join(fitting), False))
-                fitting = []
-            self._add_pieces(frames, line)
-        if fitting:
-            frames.append(Frame(b"".join(fitting), False))
+        for too_long, found in groupby(split(body), lambda line: len(line) > self._max_line):
+            if too_long:
+                for line in found:
+                    self._add_pieces(frames, line)
+            else:
+                frames.append(Frame(_join(list(found)), False))
 
     def _add_pieces(self, frames: list[Frame], line: bytes) -> None:
         size = self._max_line
@@ -120,9 +114,18 @@ def _without_return(line: bytes) -> bytes:
     return line[:-1] if line.endswith(b"\r") else line
 
 
+def split(body: bytes) -> list[bytes]:
+    """The lines of `body` that aren't empty, without their newlines."""
+    return [line for line in body.split(b"\n") if line]
+
+
 def put_before(body: bytes, prefix: bytes) -> bytes:
-    """`body` with `prefix` before each of its lines."""
-    return prefix + body[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+    """The lines of `body`, each with `prefix` before it."""
+    stamped = body.replace(b"\n", b"\n" + prefix)
+    # The last newline got one too many, so the first line's goes to its place; an empty line is a prefix and nothing more.
+    if body[:1] == b"\n" or b"\n" + prefix + b"\n" in stamped:
+        return put_before(_join(split(body)), prefix)
+    return prefix + stamped[: -len(prefix)] if body else b""
 
 
 def add_fields(body: bytes, fields: bytes) -> tuple[bytes, bytes]:
@@ -133,31 +136,40 @@ def add_fields(body: bytes, fields: bytes) -> tuple[bytes, bytes]:
     Returns:
         The objects with the fields at their end, and the lines that aren't objects, each in order.
     """
-    if body.startswith(b"{") and body.endswith(b"}\n"):
+    if body[:1] == b"{" and body[-2:] == b"}\n":
         # The newlines that stand between two objects: if that is all of them but the last, there's nothing else in here.
-        parts = body[:-2].split(b"}\n{")
-        if len(parts) == body.count(b"\n") and not _may_have_empty_objects(body):
+        parts = body[1:-2].split(b"}\n{")
+        if len(parts) == _count_newlines(body) and not _any_blank(parts):
             end = b"," + fields + b"}\n"
-            return (end + b"{").join(parts) + end, b""
+            parts[0] = b"{" + parts[0]
+            parts[-1] += end
+            return (end + b"{").join(parts), b""
     objects: list[bytes] = []
     others: list[bytes] = []
-    end = b"," + fields + b"}\n"
-    for line in body[:-1].split(b"\n"):
+    end = b"," + fields + b"}"
+    for line in split(body):
         if line[:1] != b"{" or line[-1:] != b"}":
-            others.append(line + b"\n")
+            others.append(line)
         elif line[1:-1].strip(_JSON_SPACE):
             objects.append(line[:-1] + end)
         else:
-            objects.append(b"{" + fields + b"}\n")
-    return b"".join(objects), b"".join(others)
+            objects.append(b"{" + fields + b"}")
+    return _join(objects), _join(others)
 
 
-def _may_have_empty_objects(body: bytes) -> bool:
-    if b"{}\n" in body:
-        return True
-    # The search costs more than all the rest, so it waits for a line that ends as an object of white space would.
-    ends = (b" }\n", b"\t}\n", b"\r}\n")
-    return any(end in body for end in ends) and _MAYBE_EMPTY_OBJECT.search(body) is not None
+def _count_newlines(body: bytes) -> int:
+    # Finds them with memchr(3), which `count` does not, and so takes a third of its time.
+    return len(body) - len(body.replace(b"\n", b""))
+
+
+def _any_blank(parts: list[bytes]) -> bool:
+    """Whether one of `parts`, the insides of objects, is nothing but white space."""
+    # White space sorts before all that JSON can begin with.
+    return min(parts)[:1] <= b" " and not all(map(bytes.strip, parts))
+
+
+def _join(found: list[bytes]) -> bytes:
+    return b"\n".join(found) + b"\n" if found else b""
 
 
 def text_stamp(label: str) -> Stamp:
@@ -177,7 +189,7 @@ def message_stamp(fields: bytes, opening: str = "") -> Stamp:
 
     def stamp(body: bytes, now: bytes) -> bytes:
         end = b"," + fields + logged(now) + b"}\n"
-        messages = [encode(opening + to_text(line)).encode() for line in body[:-1].split(b"\n")]
+        messages = [encode(opening + to_text(line)).encode() for line in split(body)]
         return b"".join([b'{"message":' + message + end for message in messages])
 
     return stamp

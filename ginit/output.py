@@ -134,7 +134,9 @@ class _LineStream(_Stream):
         self._stamp = stamp
 
     def _put_frame(self, frame: Frame, now: bytes) -> None:
-        self._writer.put(self._stamp(frame.body, now))
+        stamped = self._stamp(frame.body, now)
+        if stamped:
+            self._writer.put(stamped)
 
 
 class _ObjectStream(_Stream):

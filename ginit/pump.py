@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
 import os
-import termios
 from typing import Protocol
 
 import gevent
 from gevent.hub import Waiter
 
+from . import pipes
+
 #: Bytes that one read takes at most: as many as a pipe of Linux holds unless it is told otherwise (pipe(7)).
 BLOCK = 65536
+#: Bytes that a busy stream's pipe holds, and one read of it takes; more gains little.
+LARGE_BLOCK = 256 * 1024
+#: Bytes; see `_keep_memory`.
+_KEPT_MEMORY = 4 * 1024 * 1024
 _READABLE = 1
 
 
@@ -50,6 +53,7 @@ class Pump:
         self._watcher = self._hub.loop.io(fd, _READABLE)
         self._waiter: Waiter[None] | None = None
         self._left: int | None = None
+        self._block = BLOCK
         self.greenlet = gevent.spawn(self._run)
 
     def finish(self) -> None:
@@ -61,11 +65,7 @@ class Pump:
 
     def unread(self) -> int:
         """The number of bytes in the pipe."""
-        if self.greenlet.dead:
-            return 0
-        size = array.array("i", [0])
-        fcntl.ioctl(self._fd, termios.FIONREAD, size)
-        return size[0]
+        return 0 if self.greenlet.dead else pipes.unread(self._fd)
 
     def _run(self) -> None:
         try:
@@ -74,7 +74,7 @@ class Pump:
                     self._wait_until_readable()
                 self._sink.wait_for_room()
                 try:
-                    block = os.read(self._fd, BLOCK if self._left is None else min(BLOCK, self._left))
+                    block = os.read(self._fd, self._block if self._left is None else min(self._block, self._left))
                 except BlockingIOError:
                     continue
                 if not block:
@@ -82,11 +82,19 @@ class Pump:
                 if self._left is not None:
                     self._left -= len(block)
                 self._sink.take(block)
+                if self._block == BLOCK and len(block) > BLOCK // 2:
+                    self._enlarge()
         finally:
             self._watcher.stop()
             self._watcher.close()
             os.close(self._fd)
             self._sink.close()
+
+    def _enlarge(self) -> None:
+        """Have a stream that fills its pipe move in larger blocks; a quiet one's pipe takes no more of the kernel's memory."""
+        self._block = LARGE_BLOCK
+        pipes.enlarge(self._fd, LARGE_BLOCK)
+        _keep_memory()
 
     def _wait_until_readable(self) -> None:
         self._waiter = Waiter(self._hub)
@@ -96,3 +104,12 @@ class Pump:
         finally:
             self._watcher.stop()
             self._waiter = None
+
+
+def _keep_memory() -> None:
+    """Keep the C library from giving the memory of each block back to the kernel, and from asking for it again.
+
+    The cleared pages of fresh memory cost more than all the work on a block. glibc takes what it sees freed as the measure of
+    what it is to keep (mallopt(3), the dynamic `M_MMAP_THRESHOLD`); these bytes are never touched, and so cost nothing.
+    """
+    bytes(_KEPT_MEMORY)

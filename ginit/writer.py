@@ -23,12 +23,16 @@ from typing import Callable, Sequence, Union
 import gevent
 from gevent.event import Event
 
+from . import pipes
+
 Buffer = Union[bytes, memoryview]
 
 #: Bytes that may wait in the queue before the pumps stop reading.
 QUEUE_LIMIT = 1024 * 1024
 #: The most buffers that one writev(2) takes (IOV_MAX of Linux, limits.h).
 _BUFFERS = 1024
+#: Bytes that a pipe is to hold to which much is written, so that the reader and ginit wake each other less often.
+_LARGE_PIPE = 512 * 1024
 #: Seconds between two looks at whether a reader has given up.
 _WATCH_INTERVAL = 0.05
 _WRITABLE = 2
@@ -49,6 +53,7 @@ class _File:
         self._own = own
         self._hub = gevent.get_hub()
         self._watcher = self._hub.loop.io(fd, _WRITABLE)
+        self._enlarged = False
 
     def write(self, buffers: Sequence[Buffer]) -> int:
         """Write what can be written now, but at least a byte; wait for that."""
@@ -56,7 +61,11 @@ class _File:
             try:
                 return self._write(buffers)
             except BlockingIOError:
-                self._hub.wait(self._watcher)
+                if not self._enlarged:
+                    self._enlarged = True
+                    pipes.enlarge(self._fd, _LARGE_PIPE)
+                else:
+                    self._hub.wait(self._watcher)
 
     def close(self) -> None:
         self._watcher.stop()
@@ -155,10 +164,11 @@ def _unread(fd: int) -> int | None:
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return None
+    if stat.S_ISFIFO(mode):
+        return pipes.unread(fd)
     size = array.array("i", [0])
     try:
-        # The second is SIOCOUTQ, too (tcp(7), unix(7)).
-        fcntl.ioctl(fd, termios.FIONREAD if stat.S_ISFIFO(mode) else termios.TIOCOUTQ, size)
+        fcntl.ioctl(fd, termios.TIOCOUTQ, size)  # SIOCOUTQ, too (tcp(7), unix(7))
     except OSError:
         return None
     return size[0]

@@ -118,7 +118,8 @@ def test_modules_in_the_working_directory_change_nothing_in_ginit_run_as_a_modul
     check(start(env=env, popen=command), web, env)
 
 
-@pytest.mark.parametrize("name", ["collections", "contextlib", "enum", "re", "typing"])
+# Not what `python -m` itself may import.
+@pytest.mark.parametrize("name", ["enum", "re", "typing"])
 def test_no_module_in_the_working_directory_is_imported_before_the_path_is_clean(start, web, tmp_path, name):
     (tmp_path / f"{name}.py").write_text(f"raise SystemExit('imported {name} of the application')\n")
     env = {"GINIT_LOG_FORMAT": "json"}

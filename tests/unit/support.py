@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -33,6 +34,11 @@ def let_others_run(passes: int = 20) -> None:
     """Give every greenlet that can go on its turn, several times over."""
     for _ in range(passes):
         gevent.sleep(0.001)
+
+
+def pipe_size(fd: int) -> int:
+    """The number of bytes that the pipe `fd` holds."""
+    return fcntl.fcntl(fd, 1032)  # F_GETPIPE_SZ
 
 
 def read_to_end(fd: int, size: int = 65536) -> bytes:

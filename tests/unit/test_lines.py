@@ -38,9 +38,13 @@ def frames_of(blocks: list[bytes], max_line: int) -> list[Frame]:
     return [frame for block in blocks for frame in framer.feed(block)] + framer.close()
 
 
+def text_of(frames: list[Frame]) -> bytes:
+    return ended([line for frame in frames for line in lines.split(frame.body)])
+
+
 def pieces(blocks: list[bytes], max_line: int) -> list[reference.Piece]:
     """All lines and pieces, each with whether it's a piece."""
-    return [reference.Piece(text, frame.pieces) for frame in frames_of(blocks, max_line) for text in frame.body[:-1].split(b"\n")]
+    return [reference.Piece(text, frame.pieces) for frame in frames_of(blocks, max_line) for text in lines.split(frame.body)]
 
 
 def plain(blocks: list[bytes], max_line: int) -> bytes:
@@ -117,7 +121,7 @@ def test_a_line_comes_out_with_the_read_that_ends_it(blocks, max_line):
     given_so_far, out = b"", b""
     for block in blocks:
         given_so_far += block
-        out += b"".join(frame.body for frame in framer.feed(block))
+        out += text_of(framer.feed(block))
         whole = given_so_far[: given_so_far.rfind(b"\n") + 1]
         assert out.startswith(ended(reference.put_before(whole, max_line, b"")))
 
@@ -146,8 +150,8 @@ def test_only_the_lines_over_the_limit_are_marked_as_pieces(blocks, max_line):
     ],
 )
 def test_a_stream_is_cut_into_lines(stream, expected):
-    assert b"".join(frame.body for frame in frames_of([stream], ENOUGH)) == expected
-    assert b"".join(frame.body for frame in frames_of([stream[i : i + 1] for i in range(len(stream))], ENOUGH)) == expected
+    assert text_of(frames_of([stream], ENOUGH)) == expected
+    assert text_of(frames_of([stream[i : i + 1] for i in range(len(stream))], ENOUGH)) == expected
 
 
 @pytest.mark.parametrize(

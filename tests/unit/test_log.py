@@ -159,7 +159,7 @@ def blocked() -> Iterator[Pipe]:
     """A log of warnings whose reader takes nothing, with as many messages waiting as may."""
     pipe = Pipe("warn")
     size = -1
-    while pipe.writer.pending > size:
+    while not pipe.writer.pending or pipe.writer.pending > size:
         size = pipe.writer.pending
         pipe.log.error("x" * 100000)
         let_others_run(1)

@@ -10,9 +10,9 @@ import gevent
 import pytest
 from gevent.event import Event
 from gevent.os import make_nonblocking, nb_write
-from support import let_others_run, wait_for
+from support import let_others_run, pipe_size, wait_for
 
-from ginit.pump import BLOCK, Pump
+from ginit.pump import BLOCK, LARGE_BLOCK, Pump
 
 
 class Sink:
@@ -91,7 +91,31 @@ def test_everything_written_before_the_end_is_handed_on(stream):
     stream.end()
     stream.pump.greenlet.join()
     assert stream.sink.data == data
-    assert max(map(len, stream.sink.blocks)) <= BLOCK
+    assert max(map(len, stream.sink.blocks)) <= LARGE_BLOCK
+
+
+def test_the_pipe_of_a_stream_that_fills_it_is_enlarged_and_read_in_larger_blocks(stream):
+    writing = gevent.spawn(stream.write, b"x" * 20 * LARGE_BLOCK)
+    wait_for(lambda: len(stream.sink.data) == 20 * LARGE_BLOCK)
+    writing.get()
+    assert pipe_size(stream.write_end) == LARGE_BLOCK
+    assert max(map(len, stream.sink.blocks)) > BLOCK
+
+
+def test_the_pipe_of_a_quiet_stream_stays_as_it_is(stream):
+    for _ in range(100):
+        stream.write(b"x" * 1000)
+        let_others_run(1)
+    wait_for(lambda: len(stream.sink.data) == 100000)
+    assert pipe_size(stream.write_end) == BLOCK
+
+
+def test_a_stream_whose_pipe_cannot_be_enlarged_goes_on(stream, monkeypatch):
+    monkeypatch.setattr("ginit.pipes._SET_SIZE", -1)  # refused by the kernel, as a size is that's over the limit
+    writing = gevent.spawn(stream.write, b"x" * 20 * BLOCK)
+    wait_for(lambda: len(stream.sink.data) == 20 * BLOCK)
+    writing.get()
+    assert pipe_size(stream.write_end) == BLOCK
 
 
 def test_at_the_end_the_sink_and_the_descriptor_are_closed(stream):

@@ -13,7 +13,7 @@ from typing import Callable, Iterator
 
 import gevent
 import pytest
-from support import PATIENCE, let_others_run, read_to_end, wait_for
+from support import PATIENCE, let_others_run, pipe_size, read_to_end, wait_for
 
 from ginit.writer import QUEUE_LIMIT, Writer
 
@@ -242,6 +242,17 @@ def test_a_full_device_is_told_and_counted():
         assert writer.close(PATIENCE) == 5
     assert [failure.errno for failure in failures] == [errno.ENOSPC]
     assert writer.broken == os.strerror(errno.ENOSPC)
+
+
+def test_a_pipe_that_is_full_is_enlarged(pipe):
+    before = pipe_size(pipe.write_end)
+    writer = pipe.open_writer()
+    writer.put(b"x" * before)
+    wait_for(lambda: not writer.pending)
+    assert pipe_size(pipe.write_end) == before
+    writer.put(b"x" * before)
+    wait_for(lambda: not writer.pending)
+    assert pipe_size(pipe.write_end) > before
 
 
 def test_a_blocked_destination_holds_back_no_other(pipe, destination):

@@ -1,0 +1,34 @@
+"""Pipes: what one may hold, and what is in it (pipe(7))."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import termios
+
+#: F_SETPIPE_SZ and F_GETPIPE_SZ (linux/fcntl.h), which `fcntl` has from Python 3.10 on.
+_SET_SIZE = 1031
+_GET_SIZE = 1032
+
+
+def enlarge(fd: int, size: int) -> None:
+    """Have the pipe `fd` hold `size` bytes, if it doesn't already hold as many, and if this user may have so much.
+
+    What all pipes of a user hold together has a limit (`/proc/sys/fs/pipe-user-pages-soft`). A descriptor that is no pipe is
+    left as it is.
+    """
+    with contextlib.suppress(OSError):
+        if fcntl.fcntl(fd, _GET_SIZE) < size:
+            fcntl.fcntl(fd, _SET_SIZE, size)
+
+
+def unread(fd: int) -> int:
+    """The number of bytes in the pipe `fd`.
+
+    Raises:
+        OSError: it is no pipe.
+    """
+    size = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, size)
+    return size[0]

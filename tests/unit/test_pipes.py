@@ -1,0 +1,53 @@
+"""What pipes hold, of real pipes."""
+
+from __future__ import annotations
+
+import os
+from typing import Iterator
+
+import pytest
+from support import pipe_size
+
+from ginit import pipes
+
+DEFAULT = 65536
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_pipe_is_enlarged_at_either_end(pipe, end):
+    assert pipe_size(pipe[end]) == DEFAULT
+    pipes.enlarge(pipe[end], 4 * DEFAULT)
+    assert pipe_size(pipe[1 - end]) == 4 * DEFAULT
+
+
+def test_a_pipe_is_never_made_smaller(pipe):
+    pipes.enlarge(pipe[0], 4 * DEFAULT)
+    pipes.enlarge(pipe[0], 2 * DEFAULT)
+    assert pipe_size(pipe[0]) == 4 * DEFAULT
+
+
+def test_a_pipe_that_may_not_be_as_large_stays_as_it_is(pipe):
+    pipes.enlarge(pipe[0], 1 << 31)  # more than Linux makes any pipe
+    assert pipe_size(pipe[0]) == DEFAULT
+
+
+def test_what_is_no_pipe_is_left_alone():
+    fd = os.open("/dev/null", os.O_RDWR)
+    pipes.enlarge(fd, 4 * DEFAULT)
+    os.close(fd)
+
+
+def test_what_is_unread_is_counted(pipe):
+    assert pipes.unread(pipe[0]) == 0
+    os.write(pipe[1], b"x" * 12345)
+    assert pipes.unread(pipe[0]) == 12345
+    os.read(pipe[0], 345)
+    assert pipes.unread(pipe[0]) == 12000
