@@ -99,7 +99,7 @@ def test_a_full_pipe_is_read_of_a_process_that_is_gone(services, start, json_std
 
 @pytest.mark.parametrize("size", [4096, 1], ids=["a page at a time", "a byte at a time"])
 def test_a_reader_is_not_given_up_that_takes_a_little_now_and_then(services, start, destination, size):
-    services.add("web", counting(10_000))
+    services.add("web", counting(20_000))
     stdout = destination("pipe")
     ginit = start(DRAIN_TIMEOUT="2", popen={"stdout": stdout.fd})
     wait_for(lambda: not ginit.find("web/run") and bytes_in(stdout.reader) > 60_000)
@@ -110,7 +110,7 @@ def test_a_reader_is_not_given_up_that_takes_a_little_now_and_then(services, sta
         time.sleep(0.05)
     rest = stdout.finish()
     assert ginit.wait() == 0
-    assert is_counted((taken + rest).decode().splitlines(), 10_000)
+    assert is_counted((taken + rest).decode().splitlines(), 20_000)
 
 
 # A reader that takes nothing.
@@ -192,7 +192,7 @@ def test_a_blocked_stderr_does_not_hold_stdout_back(services, start, destination
 def test_a_reader_that_takes_nothing_after_the_end_is_given_up_and_ginit_says_how_much_and_gives_1(
     services, start, destination, kind
 ):
-    services.add("web", counting(10_000))
+    services.add("web", counting(20_000))
     stdout = destination(kind)
     ginit = start(JSON_STDOUT="0", DRAIN_TIMEOUT="0.1", LOG_LEVEL="error", popen={"stdout": stdout.fd})
     assert ginit.wait() == 1
@@ -200,19 +200,19 @@ def test_a_reader_that_takes_nothing_after_the_end_is_given_up_and_ginit_says_ho
     assert message.startswith("ginit: error: ")
     given_up = next(int(word) for word in message.split() if word.isdigit())
     stamp = len("2026-11-23T22:33:47.726Z web/run: ")
-    total = sum(stamp + len('{"n":}\n') + len(str(number)) for number in range(10_000))
+    total = sum(stamp + len('{"n":}\n') + len(str(number)) for number in range(20_000))
     assert given_up == total - len(stdout.finish())
 
 
 def test_a_stderr_that_takes_nothing_after_the_end_is_given_up_and_ginit_gives_1(services, start):
-    services.add("web", counting(10_000, stream="stderr"))
+    services.add("web", counting(20_000, stream="stderr"))
     ginit = start(DRAIN_TIMEOUT="0.1")
     ginit.stderr.pause()
     assert ginit.process.wait(40) == 1
 
 
 def test_a_pipe_for_both_that_takes_nothing_after_the_end_is_given_up_and_ginit_gives_1(services, start):
-    services.add("web", counting(10_000))
+    services.add("web", counting(20_000))
     ginit = start(DRAIN_TIMEOUT="0.1", popen={"stderr": subprocess.STDOUT})
     ginit.stdout.pause()
     assert ginit.process.wait(40) == 1
