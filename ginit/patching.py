@@ -36,4 +36,6 @@ def patch_subprocess() -> None:
 
 def _patch(target: ModuleType, source: ModuleType) -> None:
     for name in source.__implements__:
-        patch_item(target, name, getattr(source, name))
+        # What is private stays: gevent has None in place of what the standard library's own Popen forks with.
+        if not name.startswith("_"):
+            patch_item(target, name, getattr(source, name))

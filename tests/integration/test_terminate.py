@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,14 @@ def test_terminate_is_run_once_however_many_signals_come(stopping):
     (directory / "end").touch()
     assert ginit.wait() == 0
     assert ginit.stdout.texts.count("web/term: asked") == 1
+
+
+def test_terminate_is_run_when_ginit_has_run_for_long(services, start):
+    services.add("web", "echo ready; exec sleep 1000", terminate="echo terminating >&2; kill $GINIT_PID")
+    ginit = start(JSON_STDOUT="0")
+    ginit.wait_for_line("ready")
+    # By then it has done, too, what it puts off until the services are on their way.
+    started = ginit.psutil.create_time()
+    wait_for(lambda: time.time() > started + 2)
+    assert ginit.stop() == 0
+    assert ginit.stderr.texts == ["web/term: terminating"]

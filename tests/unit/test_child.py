@@ -202,6 +202,25 @@ def test_a_child_that_has_ended_gets_no_signal(run):
     run_script(script, write_executable(run, "exec sleep 1000"))
 
 
+def test_processes_are_started_when_subprocess_is_patched_as_well(tmp_path):
+    script = """
+        import os, sys
+        from ginit import patching
+        patching.patch_signal()
+        from ginit.child import Spawner
+        from ginit.reaper import Reaper
+        patching.patch_subprocess()
+        import subprocess
+        assert subprocess.Popen.__module__ == "gevent.subprocess"
+        spawner = Spawner(Reaper(lambda pid, status: None, lambda: None), {})
+        child = spawner.spawn(os.fsencode(sys.argv[1]), b"/", {}, None, 1, 2)
+        child.exited.wait()
+        assert child.status == 7
+        assert subprocess.call([sys.argv[1]]) == 7
+    """
+    run_script(script, write_executable(tmp_path / "run", "#!/bin/sh\nexit 7"))
+
+
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory) -> dict:
     """What a process starts with whose parent has blocked and ignored signals and inheritable descriptors."""
