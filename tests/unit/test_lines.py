@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -113,6 +114,21 @@ def test_no_more_is_held_back_than_a_line_needs(blocks, max_line):
         assert framer.held <= max_line + 1
         if block.endswith(b"\n"):
             assert framer.held == 0
+
+
+def test_a_long_line_that_arrives_byte_by_byte_takes_little_more_memory_than_its_bytes():
+    framer = Framer(ENOUGH)
+    read = b"0123456789"
+    tracemalloc.start()
+    try:
+        for index in range(200_000):
+            framer.feed(read[index % 10 : index % 10 + 1])
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert framer.held == 200_000
+    assert used < 300_000
+    assert framer.feed(b"\n") == [Frame(read * 20_000 + b"\n", False)]
 
 
 @given(reads, max_lines)
