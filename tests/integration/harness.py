@@ -159,7 +159,7 @@ class Ginit:
         return self.psutil.children(recursive=True)
 
     def find(self, *words: str) -> list[psutil.Process]:
-        """The descendants whose command lines hold all the words."""
+        """The descendants whose command lines hold all the words, children first; a process may have forked one like it."""
         found = []
         for process in self.descendants():
             try:

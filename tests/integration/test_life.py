@@ -206,7 +206,7 @@ def test_when_a_service_ends_at_the_same_moment_as_its_log_program_its_word_coun
     directory = services.add("web", "echo ready >&2; " + OBEY, log="echo ready >&2; " + OBEY)
     ginit = start()
     ginit.wait_for_line("/(run|log): ready", "stderr", count=2)
-    (runner,), (logger,) = ginit.find("web/run"), ginit.find("web/log/run")
+    runner, logger = ginit.find("web/run")[0], ginit.find("web/log/run")[0]
     # While ginit is stopped both end.
     ginit.kill(signal.SIGSTOP)
     wait_for(lambda: ginit.psutil.status() == psutil.STATUS_STOPPED)

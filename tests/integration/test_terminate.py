@@ -62,7 +62,7 @@ def test_terminate_gets_ginits_environment_and_the_name_and_the_pid_and_nothing_
     ginit = start(popen={"command": ["env", "-i", *entries, GINIT]})
     pid = ginit.wait_for_line("ready", "stderr")[0].split()[-1]
     ginit.kill()
-    (terminate,) = wait_for(lambda: ginit.find("web/terminate"))
+    terminate = wait_for(lambda: ginit.find("web/terminate"))[0]
     environment = Path(f"/proc/{terminate.pid}/environ").read_text().split("\0")[:-1]
     assert sorted(environment) == sorted([*entries[:2], "GINIT_SERVICE=web", f"GINIT_PID={pid}", f"DINIT_PID={pid}"])
 
