@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test coverage lint format tox clean
+.PHONY: run test coverage lint format tox bench clean
 
 # The demo: Ctrl-C ends it.
 run: $(VENV)/ready
@@ -33,6 +33,10 @@ format: $(VENV)/ready
 tox: $(VENV)/ready
 	$(BIN)/tox run $(TOXARGS)
 
+# ginit and its peers on the same work: `make bench BENCHARGS="--quick"`; see benchmarks/README.md.
+bench: $(VENV)/bench-ready
+	$(BIN)/python -m benchmarks $(BENCHARGS)
+
 clean:
 	rm -rf $(VENV) .tox build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -41,4 +45,8 @@ $(VENV)/ready: setup.cfg setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	@touch $@
+
+$(VENV)/bench-ready: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
