@@ -139,25 +139,40 @@ def add_fields(body: bytes, fields: bytes) -> tuple[bytes, bytes]:
     Returns:
         The objects with the fields at their end, and the lines that aren't objects, each in order.
     """
-    if body[:1] == b"{" and body[-2:] == b"}\n":
-        # The newlines that stand between two objects: if that is all of them but the last, there's nothing else in here.
-        parts = body[1:-2].split(b"}\n{")
-        if len(parts) == _count_newlines(body) and not _any_blank(parts):
-            end = b"," + fields + b"}\n"
-            parts[0] = b"{" + parts[0]
-            parts[-1] += end
-            return (end + b"{").join(parts), b""
-    objects: list[bytes] = []
+    parts = body.split(b"}\n{")
+    # Where the newlines between two objects are all but the last one, there is nothing else in here.
+    if len(parts) == _count_newlines(body) and body[:1] == b"{" and body[-2:] == b"}\n":
+        parts[0] = parts[0][1:]
+        parts[-1] = parts[-1][:-2]
+        return _make_objects(parts, fields), b""
+    insides, others = _sort_out(body)
+    return _make_objects(insides, fields), _join(others)
+
+
+def _sort_out(body: bytes) -> tuple[list[bytes], list[bytes]]:
+    """The insides of the objects among the lines of `body`, and the other lines."""
+    insides: list[bytes] = []
     others: list[bytes] = []
-    end = b"," + fields + b"}"
-    for line in split(body):
-        if line[:1] != b"{" or line[-1:] != b"}":
-            others.append(line)
-        elif line[1:-1].strip(_JSON_SPACE):
-            objects.append(line[:-1] + end)
-        else:
-            objects.append(b"{" + fields + b"}")
-    return _join(objects), _join(others)
+    opening, closing = b"{}"
+    for line in body.split(b"\n"):
+        if line:
+            if line[0] == opening and line[-1] == closing:
+                insides.append(line[1:-1])
+            else:
+                others.append(line)
+    return insides, others
+
+
+def _make_objects(insides: list[bytes], fields: bytes) -> bytes:
+    """Objects with `fields` behind what is inside of them, a line each."""
+    if not insides:
+        return b""
+    if not _any_blank(insides):
+        end = b"," + fields + b"}\n"
+        insides[0] = b"{" + insides[0]
+        insides[-1] += end
+        return (end + b"{").join(insides)
+    return b"".join([b"{" + (inside + b"," if inside.strip(_JSON_SPACE) else b"") + fields + b"}\n" for inside in insides])
 
 
 def _count_newlines(body: bytes) -> int:
