@@ -35,7 +35,8 @@ def main() -> int:
     """
     options = _parse()
     # So that every context is left, and with it every process ended.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: sys.exit(1))
     _raise_limit_of_files()
     versions = {peer.name: peer.find() for peer in options.peers}
     there = [peer for peer in options.peers if versions[peer.name] is not None]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 
 from .report import Report, WorkNote, format_ratio
 from .results import Case, Measure
 
-_COLUMNS = 3
+_COLUMNS = 4
 #: Inches.
-_PANEL_WIDTH, _BAR_HEIGHT, _PANEL_MARGIN = 4.2, 0.24, 0.85
+_PANEL_WIDTH, _BAR_HEIGHT, _PANEL_MARGIN = 3.4, 0.22, 0.75
 _OWN_COLOR, _OTHER_COLOR, _REFERENCE_COLOR = "#2f6f4f", "#9aa7b1", "#d5b26a"
 
 
@@ -24,9 +25,14 @@ def draw(report: Report, path: Path) -> None:
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "benchmarks"  # the same numbers make the same file
+    mpl.rcParams["svg.fonttype"] = "none"  # text as text: a tenth of the size
     from matplotlib import pyplot
 
-    panels = [panel for panel in report.compared() if _bars(report, *panel)]
+    panels = [
+        (work, case, measure)
+        for work, case, measure in report.compared()
+        if case.charted and measure.charted and _bars(report, work, case, measure)
+    ]
     if not panels:
         return
     rows = math.ceil(len(panels) / _COLUMNS)
@@ -34,7 +40,7 @@ def draw(report: Report, path: Path) -> None:
     size = (_PANEL_WIDTH * _COLUMNS, rows * (_BAR_HEIGHT * most + _PANEL_MARGIN) + 0.6)
     figure, grid = pyplot.subplots(rows, _COLUMNS, figsize=size, squeeze=False, layout="constrained")
     for axes, panel in zip(grid.flat, panels):
-        _draw_panel(axes, report, *panel)
+        _draw_panel(axes, most, report, *panel)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     machine = report.machine
@@ -63,7 +69,7 @@ def _bars(report: Report, work: WorkNote, case: Case, measure: Measure) -> list[
 
 
 # matplotlib is optional, so its types aren't known here.
-def _draw_panel(axes, report: Report, work: WorkNote, case: Case, measure: Measure) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _draw_panel(axes, most: int, report: Report, work: WorkNote, case: Case, measure: Measure) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     bars = _bars(report, work, case, measure)
     names = [name for name, *_ in bars]
     medians = [median for _, median, *_ in bars]
@@ -71,15 +77,18 @@ def _draw_panel(axes, report: Report, work: WorkNote, case: Case, measure: Measu
     colors = [_color(name, measure) for name in names]
     axes.barh(names, medians, xerr=errors, color=colors, ecolor="#444444", height=0.7, error_kw={"linewidth": 0.8})
     axes.set_xscale("log")
-    axes.invert_yaxis()
+    axes.set_ylim(most - 0.5, -0.5)  # the first one on top, and bars as thick in every panel
     axes.axvline(1, color="#888888", linewidth=0.6, linestyle=":")
     for position, (_, median, _, high) in enumerate(bars):
         axes.annotate(f" {format_ratio(median)}", (max(median, high), position), va="center", fontsize=7)
-    axes.margins(x=0.18)
+    # On this scale no bar begins at 0; that all begin at the same distance from the reference makes a panel readable.
+    axes.set_xlim(min([1.0, *medians]) / 2, max([1.0, *(high for *_, high in bars)]) * 3)
+    axes.xaxis.set_visible(False)
     more = ", more is better" if measure.more_is_better else ""
-    axes.set_title(f"({work.letter}) {case.title}: {measure.title}{more}", fontsize=8, loc="left")
+    title = [*textwrap.wrap(f"({work.letter}) {work.title}", 46), f"{case.title}: {measure.title}{more}"]
+    axes.set_title("\n".join(title), fontsize=8, loc="left")
     axes.tick_params(labelsize=7)
-    for side in ("top", "right"):
+    for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
 
 

@@ -28,6 +28,8 @@ class Measure:
     reference: str | None = None
     #: Whether a larger value is the better one.
     more_is_better: bool = False
+    #: Whether the chart has a panel for it, where there's a reference.
+    charted: bool = True
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Case:
     measures: Sequence[Measure]
     #: A number that the work understands (services, say).
     size: int = 1
+    #: Whether the chart shows it.
+    charted: bool = True
 
 
 @dataclass(frozen=True)

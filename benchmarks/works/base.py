@@ -145,5 +145,6 @@ def running(layout: Layout, directory: Path) -> Iterator[Namespace]:
                 err.close_input()
                 yield namespace
         except PeerError as failure:
-            said = err.result()
+            # What util-linux's `unshare` says when PID 1 is killed isn't the peer's.
+            said = " ".join(line for line in err.result().splitlines() if not line.startswith("unshare: sigprocmask"))
             raise type(failure)(f"{failure}; {said}" if said else str(failure)) from failure

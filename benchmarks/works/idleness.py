@@ -21,7 +21,10 @@ class _IdleWork(Work):
     @property
     def cases(self) -> Sequence[Case]:
         """A number of services each."""
-        return [Case(str(count), services_title(count), self.measures, count) for count in self.sizes.services]
+        most = max(self.sizes.services)
+        return [
+            Case(str(count), services_title(count), self.measures, count, charted=count == most) for count in self.sizes.services
+        ]
 
     def run(self, peer: Peer, case: Case, directory: Path) -> Mapping[str, float]:
         """Start the services, wait until all is settled, and look."""
@@ -55,7 +58,10 @@ class Wakeups(_IdleWork):
 
     letter = "i"
     title = "wake-ups and CPU time of the manager's own processes, idle"
-    measures = (Measure("wakeups", "wake-ups", "/min", reference="ginit"), Measure("cpu", "CPU time", "s/min", reference="ginit"))
+    measures = (
+        Measure("wakeups", "wake-ups", "/min", reference="ginit"),
+        Measure("cpu", "CPU time", "s/min", reference="ginit", charted=False),
+    )
 
     def look(self, namespace: Namespace) -> Mapping[str, float]:
         """What is used in a while, scaled to a minute."""

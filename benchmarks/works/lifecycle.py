@@ -13,7 +13,7 @@ from .idle_services import Ready, make_services, services_title
 
 _FIRST = Measure("first", "first service", "s", reference="import-gevent")
 _UP = Measure("up", "all services", "s", reference="popen")
-_DOWN = Measure("down", "down", "s", reference="popen")
+_DOWN = Measure("down", "down", "s", reference="popen", charted=False)
 
 
 class Lifecycle(Work):
@@ -27,7 +27,13 @@ class Lifecycle(Work):
     def cases(self) -> Sequence[Case]:
         """A number of services each."""
         return [
-            Case(str(count), services_title(count), (_FIRST, _DOWN) if count == 1 else (_UP, _DOWN), count)
+            Case(
+                str(count),
+                services_title(count),
+                (_FIRST, _DOWN) if count == 1 else (_UP, _DOWN),
+                count,
+                charted=count in (1, max(self.sizes.services)),
+            )
             for count in self.sizes.services
         ]
 

@@ -15,6 +15,8 @@ from .idle_services import Ready
 
 #: Seconds between two looks at the zombies; each look costs about as much as a dozen of orphans.
 _PAUSE = 0.01
+#: Seconds without a change after which it's taken that the zombies stay. Some peers only look every five seconds.
+_PATIENCE = 6.0
 
 
 class Orphans(Work):
@@ -33,7 +35,7 @@ class Orphans(Work):
                 (
                     Measure("rate", "reaped", "/s", reference="ginit", more_is_better=True),
                     Measure("most", "most zombies at a time", ""),
-                    Measure("left", f"left unreaped for {self.sizes.quiet_seconds:g} s", ""),
+                    Measure("left", f"left unreaped for {_PATIENCE:g} s", ""),
                 ),
             )
         ]
@@ -66,7 +68,7 @@ class Orphans(Work):
             if done and not zombies:
                 end = now
                 break
-            if done and now - last_change > self.sizes.quiet_seconds:
+            if done and now - last_change > _PATIENCE:
                 end = last_change  # it doesn't reap them, and won't
                 break
             if now > deadline:
