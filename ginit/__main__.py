@@ -32,11 +32,17 @@ HARMLESS = frozenset(
 )
 
 
+#: Of the interpreter (-X): by which ginit learns, when it's started again, what it was called by.
+_NAME_OPTION = "ginit-name"
+
+
 def main() -> "NoReturn":
     """Run ginit with this process's arguments and environment, and exit."""
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     environ = original_environ()
-    isolate(environ)
+    # What ginit was called by, in its first start; the second one is told.
+    called_as = str(sys._xoptions.get(_NAME_OPTION, os.path.basename(sys.argv[0])))  # noqa: SLF001
+    isolate(environ, called_as)
     sys.dont_write_bytecode = True  # a container's file system is not ours to write to
     for name in list(os.environ):
         # gevent and libev read these when they are imported; only the services are meant by them.
@@ -48,7 +54,7 @@ def main() -> "NoReturn":
         patching.patch_signal()
     except ImportError as error:
         sys.exit(f"ginit: error: {sys.executable} can't import what ginit needs: {error}; install ginit with its dependencies")
-    status = cli.main(sys.argv[1:], environ)
+    status = cli.main(called_as, sys.argv[1:], environ)
     # Everything is written and every process is waited for. The interpreter's own clean-up would only take time, or wait
     # for a thread that is stuck in a write to a reader who has left.
     os._exit(status)
@@ -69,7 +75,7 @@ def original_environ() -> "Dict[bytes, bytes]":
     return {name: value for name, equals, value in reversed(entries) if equals}
 
 
-def isolate(environ: "Dict[bytes, bytes]") -> None:
+def isolate(environ: "Dict[bytes, bytes]", called_as: str = "ginit") -> None:
     """See to it that modules come from the installation alone, and that no `PYTHON*` variable bends the interpreter.
 
     Such a variable has had its effect by now, so the interpreter is started again, isolated; blocked signals and the
@@ -78,7 +84,7 @@ def isolate(environ: "Dict[bytes, bytes]") -> None:
     if not sys.flags.isolated:
         bent = any(name.startswith(b"PYTHON") and value and name not in HARMLESS for name, value in environ.items())
         if bent and sys.executable:
-            arguments = [sys.executable, "-I", os.path.abspath(__file__), *sys.argv[1:]]
+            arguments = [sys.executable, "-I", f"-X{_NAME_OPTION}={called_as}", os.path.abspath(__file__), *sys.argv[1:]]
             posix.execve(sys.executable, arguments, environ)
         if not getattr(sys.flags, "safe_path", False):
             del sys.path[0]  # the script's directory, or with -m the working directory

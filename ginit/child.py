@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import subprocess
-from typing import Mapping
+from typing import Mapping, Sequence
 
 from gevent.event import Event
 from gevent.monkey import get_original
@@ -27,12 +27,16 @@ class StartError(Exception):
 class Child:
     """A process that ginit started."""
 
+    __slots__ = ("exited", "pid", "status", "wait_status")
+
     def __init__(self, pid: int) -> None:
         self.pid = pid
         #: Set when the process has ended and is reaped.
         self.exited = Event()
         #: The exit status, or the negated number of the signal that ended the process; None while it runs.
         self.status: int | None = None
+        #: The same as waitpid(2) gives it.
+        self.wait_status = 0
 
     def kill(self, signum: int) -> None:
         """Send a signal, unless the process has ended.
@@ -50,6 +54,7 @@ class Child:
         Args:
             status: as waitpid(2) gives it.
         """
+        self.wait_status = status
         self.status = exit_status(status)
         self.exited.set()
 
@@ -60,12 +65,14 @@ class Spawner:
     That none is blocked or ignored takes `ginit.signals`, too: here only those are restored that the interpreter ignores.
     """
 
-    def __init__(self, reaper: Reaper, environ: Mapping[bytes, bytes]) -> None:
+    def __init__(self, reaper: Reaper, environ: Mapping[bytes, bytes], sessions: bool = False) -> None:
         """
         Args:
             reaper: gets the statuses.
             environ: what each process has in its environment.
+            sessions: whether each process gets a session and a process group of its own.
         """
+        self._sessions = sessions
         self._reaper = reaper
         self._environ = dict(environ)
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -78,8 +85,9 @@ class Spawner:
         stdin: int | None,
         stdout: int,
         stderr: int,
+        arguments: Sequence[bytes] = (),
     ) -> Child:
-        """Start `executable`, without arguments.
+        """Start `executable`.
 
         Args:
             executable: an absolute path.
@@ -88,13 +96,14 @@ class Spawner:
             stdin: a descriptor, or None for `/dev/null`.
             stdout: a descriptor.
             stderr: a descriptor.
+            arguments: what it's told.
 
         Raises:
             StartError: it can't be started.
         """
         try:
             process = _Popen(
-                [executable],
+                [executable, *arguments],
                 executable=executable,
                 cwd=directory,
                 env={**self._environ, **environ},
@@ -103,6 +112,7 @@ class Spawner:
                 stderr=stderr,
                 close_fds=True,
                 restore_signals=True,
+                start_new_session=self._sessions,
             )
         except OSError as error:
             raise StartError(f"can't start {printable(executable)}: {_reason(executable, directory, error)}") from error
@@ -116,8 +126,11 @@ class Spawner:
         os.close(self._null)
 
 
-def open_pipe() -> tuple[int, int]:
+def open_pipe(name: bytes) -> tuple[int, int]:
     """A pipe's read end and write end, neither of them inherited.
+
+    Args:
+        name: the service that needs it.
 
     Raises:
         StartError: too many open files.
@@ -125,7 +138,9 @@ def open_pipe() -> tuple[int, int]:
     try:
         return os.pipe()
     except OSError as error:
-        raise StartError(f"can't make a pipe: {_SHORTAGES.get(error.errno or 0, error.strerror)}") from error
+        raise StartError(
+            f"can't make a pipe for {printable(name)}: {_SHORTAGES.get(error.errno or 0, error.strerror)}"
+        ) from error
 
 
 def exit_status(status: int) -> int:

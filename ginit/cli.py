@@ -18,31 +18,39 @@ from .supervisor import FAILURE, Supervisor
 
 #: Words in the place of DIR that are, or will be, commands.
 COMMANDS = ("exec", "check", "status")
+#: What ginit is called by to do as runsvdir(8).
+RUNSVDIR_NAMES = ("runsvdir", "ginit-runsvdir")
 
 #: Seconds after which what is only there in case takes its time.
 _PATCH_DELAY = 1
 
 _EPILOG = """\
 Settings come from the environment: GINIT_DIR, GINIT_JSON_STDOUT, GINIT_LOG_LEVEL, GINIT_LOG_FORMAT,
-GINIT_REPARENTING_POLICY, GINIT_KILL_TIMEOUT, GINIT_MAX_LINE, GINIT_DRAIN_TIMEOUT; each, where unset, as DINIT_*.
+GINIT_REPARENTING_POLICY, GINIT_KILL_TIMEOUT, GINIT_MAX_LINE, GINIT_DRAIN_TIMEOUT, GINIT_RESTART, GINIT_SUPERVISE; each, where
+unset, as DINIT_*. Called as runsvdir, ginit takes that program's place.
 
 Exit status: 0 told to stop, or the first service to end returned 0; 1 ginit failed; 3 a service failed.
 """
 
 
-def main(arguments: list[str], environ: Mapping[bytes, bytes]) -> int:
-    """Run the command that `arguments` ask for, with `environ` for the services.
+def main(name: str, arguments: list[str], environ: Mapping[bytes, bytes]) -> int:
+    """Run the command that is asked for, with `environ` for the services.
+
+    Args:
+        name: what ginit was called by, `runsvdir` for instance.
+        arguments: the others.
+        environ: the environment.
 
     Returns:
         The exit status.
     """
-    directory = _parse(arguments)
+    directory, default = _parse_runsvdir(name, arguments) if name in RUNSVDIR_NAMES else (_parse(arguments), None)
     error = _open_standard_streams()
     if error:
         return _complain(error)
     gevent.spawn_later(_PATCH_DELAY, patch_subprocess)
     try:
-        return Supervisor(Settings.read(environ, directory), environ).run()
+        return Supervisor(Settings.read(environ, directory, default), environ).run()
     except SettingsError as bad:
         return _complain(*bad.errors)
     except OSError as bad:
@@ -50,6 +58,18 @@ def main(arguments: list[str], environ: Mapping[bytes, bytes]) -> int:
         return _complain(f"can't start: {bad.strerror}{where}")
     except Exception as bad:  # noqa: BLE001  (PID 1 says what is wrong in a line, whatever it is)
         return _complain(f"unexpected error, nothing was started: {type(bad).__name__}: {bad}")
+
+
+def _parse_runsvdir(name: str, arguments: list[str]) -> tuple[bytes, Settings]:
+    """The directory, and the settings where the environment says nothing, in runsvdir's place."""
+    from .runit import command
+
+    try:
+        directory, sessions = command.parse(name, arguments)
+    except command.UsageError as error:
+        os.write(2, f"{error}\n".encode())
+        sys.exit(FAILURE)
+    return directory, command.DEFAULTS._replace(sessions=sessions)
 
 
 def _parse(arguments: list[str]) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from typing import Callable
 
 from .lines import printable, timestamp
@@ -67,6 +68,12 @@ class Log:
     def debug(self, message: str, subject: Subject | None = None) -> None:
         """Say what a developer of ginit wants to know."""
         self._say("debug", message, subject)
+
+    def trace(self, error: BaseException, subject: Subject | None = None) -> None:
+        """Write the traceback of an error, for debugging."""
+        for line in traceback.format_exception(type(error), error, error.__traceback__):
+            for part in line.splitlines():
+                self.debug(part, subject)
 
     def _say(self, level: str, message: str, subject: Subject | None) -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Callable, Collection
+from typing import Collection, Protocol
 
 import gevent
 from gevent.event import Event
@@ -17,6 +17,7 @@ from . import procfs
 from .child import describe, exit_status
 from .lines import printable
 from .log import Log, Subject
+from .settings import SPARE
 
 #: Seconds between two looks when nothing happens.
 LOOK_INTERVAL = 1.0
@@ -42,23 +43,40 @@ class _Orphan:
         self.subject = Subject(command, str(pid), pid)
         #: When it's due to be killed, on the monotonic clock; None when that isn't pending.
         self.kill_at: float | None = None
+        #: Whether it counts as a service.
+        self.adopted = False
+        #: Whether it was told to end.
+        self.told = False
+
+
+class Owner(Protocol):
+    """Who decides what becomes of a reparented process that is adopted."""
+
+    def adopt(self, subject: Subject) -> None:
+        """Take a process in; must not block."""
+
+    def adopted_ended(self, subject: Subject, status: int) -> None:
+        """It has ended, with an exit status, or the negated number of a signal; must not block."""
+
+    def look_failed(self, error: Exception) -> None:
+        """Looking for reparented processes has failed; it goes on all the same."""
 
 
 class Orphans:
-    """Looks for reparented processes, and terminates or ignores them; the reaper reaps them."""
+    """Looks for reparented processes, and has them terminated, adopted or ignored; the reaper reaps them."""
 
-    def __init__(self, log: Log, policy: str, kill_timeout: float, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, log: Log, policy: str, kill_timeout: float, owner: Owner) -> None:
         """
         Args:
             log: ginit's messages.
-            policy: `terminate` or `ignore`.
-            kill_timeout: seconds between TERM and KILL under `terminate`.
-            failed: called when a look fails; looking goes on all the same.
+            policy: of `settings.POLICIES`, or `settings.SPARE`.
+            kill_timeout: seconds between TERM and KILL for one that is terminated.
+            owner: is told of those that are adopted.
         """
         self._log = log
         self._policy = policy
         self._kill_timeout = kill_timeout
-        self._failed = failed
+        self._owner = owner
         self._own: Collection[int] = ()
         self._wake = Event()
         self._stopping = False
@@ -78,10 +96,22 @@ class Orphans:
         """Look at once, or within `_LOOK_PAUSE`; may be called in the hub."""
         self._wake.set()
 
-    def hurry(self) -> None:
-        """Look more often, as everything is being stopped."""
+    @property
+    def waited_for(self) -> list[Subject]:
+        """The reparented processes that ginit doesn't exit before."""
+        return [orphan.subject for orphan in self._orphans.values() if orphan.told]
+
+    def stop(self) -> None:
+        """Tell those to end that are adopted, adopt no more, and look more often."""
         self._stopping = True
         self._wake.set()
+        if self._policy == SPARE:
+            self._policy = "terminate"
+            spared, self._orphans = self._orphans, {}  # to be met again
+            self._first_seen.update(dict.fromkeys(spared, 0.0))
+        for orphan in list(self._orphans.values()):
+            if orphan.adopted:
+                self._tell_to_end(orphan)
 
     def close(self) -> None:
         """Look no more."""
@@ -98,7 +128,11 @@ class Orphans:
         """
         self._first_seen.pop(pid, None)
         orphan = self._orphans.pop(pid, None)
-        if orphan is not None:
+        if orphan is None:
+            return
+        if orphan.adopted:
+            self._owner.adopted_ended(orphan.subject, exit_status(status))
+        else:
             self._log.info(f"reparented process {describe(exit_status(status))}", orphan.subject)
 
     def _run(self) -> None:
@@ -109,12 +143,13 @@ class Orphans:
                 gevent.sleep(max(0.0, last_look + _LOOK_PAUSE - time.monotonic()))
             self._wake.clear()
             last_look = time.monotonic()
+            pause = STOPPING_LOOK_INTERVAL
             try:
                 self._look()
                 self._kill_overdue()
+                pause = self._pause()
             except Exception as error:  # noqa: BLE001  (whatever it is, the next look may succeed)
-                self._failed(error)
-            pause = self._pause()
+                self._owner.look_failed(error)
 
     def _pause(self) -> float:
         """Seconds until the next look."""
@@ -126,6 +161,10 @@ class Orphans:
 
     def _look(self) -> None:
         self._renew_messages()
+        for orphan in list(self._orphans.values()):
+            # It may not have been stopped yet when it was told; and no KILL comes that would end it all the same.
+            if orphan.told and orphan.adopted:
+                self._continue_if_stopped(orphan)
         strangers = [pid for pid in procfs.read_children(os.getpid()) if pid not in self._own and pid not in self._orphans]
         for index, pid in enumerate(strangers):
             if index % _BATCH == _BATCH - 1:
@@ -146,13 +185,30 @@ class Orphans:
         self._first_seen.pop(pid, None)
         orphan = self._orphans[pid] = _Orphan(pid, stat.command)
         command_line = printable(procfs.read_command_line(pid) or stat.command)
-        if self._policy == "ignore":
+        if self._policy in ("ignore", SPARE):
             self._log.info(f"ignoring a reparented process: {command_line}", orphan.subject)
+        elif self._policy == "adopt" and not self._stopping:
+            orphan.adopted = True
+            try:
+                self._log.warn(f"adopting a reparented process: {command_line}", orphan.subject)
+            finally:  # whatever becomes of the message, as below
+                self._owner.adopt(orphan.subject)
+        else:
+            try:
+                self._warn(f"terminating a reparented process: {command_line}", orphan.subject)
+            finally:
+                orphan.kill_at = time.monotonic() + self._kill_timeout
+                self._tell_to_end(orphan)
+
+    def _tell_to_end(self, orphan: _Orphan) -> None:
+        if orphan.told:
             return
-        self._warn(f"terminating a reparented process: {command_line}", orphan.subject)
-        orphan.kill_at = now + self._kill_timeout
         self._kill(orphan, signal.SIGTERM)
-        if stat.stopped:
+        orphan.told = True
+        self._continue_if_stopped(orphan)
+
+    def _continue_if_stopped(self, orphan: _Orphan) -> None:
+        if procfs.is_stopped(orphan.pid):
             self._kill(orphan, signal.SIGCONT)  # or it couldn't act on TERM
 
     def _kill_overdue(self) -> None:

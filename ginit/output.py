@@ -147,14 +147,6 @@ class _ObjectStream(_Stream):
         self._fields = fields
         self._misfits = misfits
         self._stamp = stamp
-        self._had_misfits = False
-
-    def wait_for_room(self) -> None:
-        self._writer.wait_for_room()
-        # A blocked stderr holds back only those who have just written to it.
-        if self._had_misfits:
-            self._misfits.wait_for_room()
-            self._had_misfits = False
 
     def _put_frame(self, frame: Frame, now: bytes) -> None:
         if frame.pieces:
@@ -164,5 +156,6 @@ class _ObjectStream(_Stream):
         if objects:
             self._writer.put(objects)
         if misfits:
-            self._had_misfits = True
+            # A blocked stderr holds back only those who have something for it, before it grows by the stamps.
+            self._misfits.wait_for_room()
             self._misfits.put(self._stamp(misfits, now))

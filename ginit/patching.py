@@ -1,4 +1,4 @@
-"""Monkey-patching: `signal` and `subprocess` become gevent's.
+"""Monkey-patching: `signal` and `subprocess` become gevent's; and what of gevent ginit has no use for.
 
 The hub's watcher waits for every child there is (see `ginit.reaper`), so whatever in this process starts one by the standard
 library must go by gevent too, which gets the status from the same place. ginit's own children are started by `ginit.child`.
@@ -15,12 +15,14 @@ from gevent.monkey import patch_item  # type: ignore[attr-defined]
 
 
 def patch_signal() -> None:
-    """Patch `signal`, and have the hub come up fast; to be called before there is a hub."""
+    """Patch `signal`, and keep gevent fast and small; to be called before there is a hub."""
     import signal
 
     import gevent.signal
 
     _patch(signal, gevent.signal)
+    # Where each greenlet was spawned, with ten frames of the stack: a kilobyte each, and there may be thousands.
+    gevent.config.track_greenlet_tree = False
     # What the hub formats its errors with. The default takes 9 ms to import, and ginit's errors go another way.
     gevent.config.format_context = "builtins.repr"
 

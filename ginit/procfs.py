@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
-from typing import NamedTuple
+from typing import Iterator, NamedTuple
 
 #: Clock ticks a second, the unit of start times.
 _TICKS: int = os.sysconf("SC_CLK_TCK")
@@ -29,6 +30,11 @@ class Stat(NamedTuple):
         return self.state in b"ZX" and self.threads <= 1
 
     @property
+    def gone(self) -> bool:
+        """Whether the thread of that ID has ended, though others of its process may go on."""
+        return self.state in b"ZX"
+
+    @property
     def stopped(self) -> bool:
         """Whether it is stopped by a signal, and gets no other one but KILL and CONT."""
         return self.state == b"T"
@@ -37,6 +43,20 @@ class Stat(NamedTuple):
     def age(self) -> float:
         """Seconds since it was forked; up to a clock tick too many."""
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started
+
+
+def is_of_this_namespace() -> bool:
+    """Whether the PIDs in /proc are those of this process's PID namespace; so they are where there is no /proc."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return True
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal; it isn't if it has ended."""
+    stat = read_stat(pid)
+    return stat is not None and stat.stopped
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -90,6 +110,8 @@ def has_writers(pid: int, fd: int) -> bool:
 def read_children(pid: int) -> list[int]:
     """The children of the main thread of `pid`, to which reparented processes come; one that just came may be missing.
 
+    For the children of any thread, see `read_all_children`.
+
     Raises:
         OSError: /proc can't be read.
     """
@@ -107,5 +129,173 @@ def scan_children(pid: int) -> list[int]:
     Raises:
         OSError: /proc can't be read.
     """
-    stats = ((int(name), read_stat(int(name))) for name in os.listdir("/proc") if name.isdigit())
+    stats = ((process, read_stat(process)) for process in list_processes())
     return [child for child, stat in stats if stat is not None and stat.parent == pid]
+
+
+def read_all_children(pid: int) -> list[int]:
+    """The children of all threads of `pid`; none where it has ended.
+
+    Raises:
+        OSError: /proc can't be read.
+    """
+    children: list[int] = []
+    for tid in read_threads(pid):
+        try:
+            with open(f"/proc/{pid}/task/{tid}/children", "rb", buffering=0) as file:
+                children += map(int, file.readall().split())
+        except ProcessLookupError:
+            continue
+        except FileNotFoundError:
+            if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+                return scan_children(pid)  # a kernel without CONFIG_PROC_CHILDREN
+    return children
+
+
+def read_threads(pid: int) -> list[int]:
+    """The IDs of the threads of `pid`; none where it has ended."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def read_status(pid: int) -> dict[bytes, bytes]:
+    """The fields of /proc/PID/status by their names; none where there is no such process."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            lines = file.readall().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+
+
+def read_system_call(tid: int) -> int | None:
+    """The number of the system call that a thread waits in; None where it doesn't, or where that can't be seen."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(f"/proc/{tid}/syscall", "rb", buffering=0) as file:
+            number = int(file.read().split()[0])  # or the word `running`
+        if number >= 0:
+            return number
+    return None
+
+
+def read_executable_ranges(pid: int) -> Iterator[tuple[int, int]]:
+    """Where the memory of `pid` is executable, from and to; first what the kernel itself puts into every program (vdso(7)).
+
+    Raises:
+        OSError: the process has ended, or may not be looked into.
+    """
+    with open(f"/proc/{pid}/maps", "rb") as file:
+        entries = [line.split(None, 5) for line in file]
+    entries.sort(key=lambda entry: entry[-1].strip() != b"[vdso]")
+    for entry in entries:
+        if b"x" in entry[1] and entry[-1].strip() != b"[vsyscall]":  # in which nothing else can be executed
+            start, end = entry[0].split(b"-")
+            yield int(start, 16), int(end, 16)
+
+
+class File(NamedTuple):
+    """What a descriptor of a process leads to."""
+
+    #: Its name, as /proc has it; all descriptors of one file have the same.
+    name: bytes
+    device: int
+    inode: int
+    #: As stat(2) has it.
+    mode: int
+    #: The kind of device that a device file stands for.
+    special: int
+
+
+class OpenFile(NamedTuple):
+    """How a process has a file open."""
+
+    #: As open(2) has them, with `O_CLOEXEC`.
+    flags: int
+    #: Whether there's a lock on it.
+    locked: bool
+
+
+def list_descriptors(pid: int) -> list[int]:
+    """The numbers of the open descriptors of `pid`, in their order; none where it has ended.
+
+    Raises:
+        PermissionError: the process may not be looked into.
+    """
+    try:
+        return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def read_file_name(pid: int, fd: int) -> bytes | None:
+    """The name of what descriptor `fd` of `pid` leads to, which costs no look at the file; None where it isn't open.
+
+    Raises:
+        PermissionError: the process may not be looked into.
+    """
+    try:
+        return os.readlink(b"/proc/%d/fd/%d" % (pid, fd))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def read_file(pid: int, fd: int) -> File | None:
+    """What descriptor `fd` of `pid` leads to; None where it isn't open.
+
+    Raises:
+        OSError: the process may not be looked into, or the file's file system fails.
+    """
+    name = read_file_name(pid, fd)
+    if name is None:
+        return None
+    try:
+        found = os.stat(f"/proc/{pid}/fd/{fd}")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return File(name, found.st_dev, found.st_ino, found.st_mode, found.st_rdev)
+
+
+def read_open_file(pid: int, fd: int) -> OpenFile | None:
+    """How `pid` has descriptor `fd` open; None where it isn't.
+
+    Raises:
+        PermissionError: the process may not be looked into.
+    """
+    try:
+        with open(f"/proc/{pid}/fdinfo/{fd}", "rb", buffering=0) as file:
+            lines = file.readall().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    flags = next(int(line.split()[1], 8) for line in lines if line.startswith(b"flags:"))
+    return OpenFile(flags, any(line.startswith(b"lock:") for line in lines))
+
+
+def list_processes() -> list[int]:
+    """The processes there are.
+
+    Raises:
+        OSError: /proc can't be read.
+    """
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def reads_from(pid: int, pipe: bytes) -> bool:
+    """Whether `pid` has the pipe of that name open for reading, as far as it may be looked into."""
+    with contextlib.suppress(PermissionError):
+        for fd in list_descriptors(pid):
+            if read_file_name(pid, fd) == pipe:
+                opened = read_open_file(pid, fd)
+                if opened is not None and opened.flags & os.O_ACCMODE == os.O_RDONLY:
+                    return True
+    return False
+
+
+def read_ptrace_scope() -> int:
+    """How far Yama restricts ptrace(2), from 0 (not at all) to 3 (nobody may); see the kernel's admin-guide/LSM/Yama.rst."""
+    try:
+        with open("/proc/sys/kernel/yama/ptrace_scope", "rb", buffering=0) as file:
+            return int(file.read())
+    except FileNotFoundError:
+        return 0

@@ -26,7 +26,7 @@ class Sink(Protocol):
         """Return when the next block may be taken."""
 
     def take(self, block: bytes) -> None:
-        """Take a block; never blocks."""
+        """Take a block; may wait until all of it has found room."""
 
     def close(self) -> None:
         """The stream has ended."""

@@ -1,22 +1,21 @@
-"""Service: one directory, with its `run`, `log/run` and `terminate`, and a greenlet that lives as long as they do."""
+"""Service: one directory, with its `run`, `log/run`, `finish` and `terminate`, and a greenlet that lives as long as they do."""
 
 from __future__ import annotations
 
 import os
-import signal
-from typing import Mapping, Protocol
+import stat
+from typing import Callable, Mapping, Optional, Protocol, Sequence
 
 import gevent
 
-from .child import Child, Spawner, StartError, describe, open_pipe
+from .child import Child, Spawner, StartError, open_pipe
+from .lines import printable
 from .log import Subject
 from .output import Output
-from .procfs import has_writers, read_stat
-
-#: The exit status by which a service says that it has nothing to do (dinit's convention).
-DISABLED = 115
-#: Seconds within which the end of `run` counts more than that of `log/run`.
-_GRACE = 0.01
+from .procfs import has_writers
+from .programs import Logger, Program, Run
+from .restart import RestartPolicy
+from .task import Want
 
 
 class Owner(Protocol):
@@ -26,17 +25,72 @@ class Owner(Protocol):
     def stopping(self) -> bool:
         """Whether nothing is to be started any more."""
 
-    def start_failed(self, error: StartError) -> None:
-        """An executable of the service can't be started. What of it did start is waited for."""
+    def start_failed(self, service: Service, error: StartError) -> bool:
+        """A program of the service can't be started.
 
-    def service_ended(self, service: Service, subject: Subject, status: int) -> None:
-        """The service has ended: its `run`, or its `log/run` before that."""
+        Returns:
+            Whether another try is to be made. What of the service did start is waited for.
+        """
+
+    def program_ended(self, service: Service, subject: Subject, status: int, pause: float | None) -> bool:
+        """A program of the service's has ended that was to run.
+
+        Args:
+            service: whose.
+            subject: the program.
+            status: its exit status, or the negated number of the signal that ended it.
+            pause: seconds until it's to be started again, or None if it isn't.
+
+        Returns:
+            Whether it is started again.
+        """
+
+
+class Controls(Protocol):
+    """What lets others see and control a task."""
+
+    def close(self) -> None:
+        """Let them no more."""
+
+
+#: Opens the controls of a task, whose program is in a directory; returns None where that can't be done, and raises a
+#: StartError where somebody else controls it.
+OpenControls = Callable[[Program, bytes], Optional[Controls]]
 
 
 class Service:
     """A service and all its processes."""
 
-    def __init__(self, path: bytes, spawner: Spawner, output: Output, owner: Owner) -> None:
+    __slots__ = (
+        "_keeps_read_end",
+        "_keeps_write_end",
+        "_open_controls",
+        "_output",
+        "_path",
+        "_read_end",
+        "_scripts",
+        "_spawner",
+        "_stopper",
+        "_write_end",
+        "controlled",
+        "greenlet",
+        "log",
+        "logger",
+        "name",
+        "owner",
+        "restarts",
+        "run",
+    )
+
+    def __init__(
+        self,
+        path: bytes,
+        spawner: Spawner,
+        output: Output,
+        owner: Owner,
+        restart: RestartPolicy,
+        open_controls: OpenControls | None = None,
+    ) -> None:
         """Start it as soon as the hub runs.
 
         Args:
@@ -44,138 +98,208 @@ class Service:
             spawner: starts its processes.
             output: takes what they print.
             owner: is told what happens.
+            restart: whether its programs are started again when they end.
+            open_controls: makes it controllable.
         """
         self.name = os.path.basename(path)
-        self._path = path
+        self.owner = owner
+        self.log = output.log
+        self._path = os.path.realpath(path)  # a link may be taken away while the service runs
         self._spawner = spawner
         self._output = output
-        self._log = output.log
-        self._owner = owner
-        self._run: Child | None = None
-        self._logger: Child | None = None
-        self._stopper: gevent.Greenlet[[], None] | None = None
+        self._open_controls = open_controls
+        #: Whether its programs are started again when they end.
+        self.restarts = restart.mode != "no"
+        #: Whether it's controlled as runsv(8) does it.
+        self.controlled = open_controls is not None
+        # Whether the pipe between `run` and `log/run` has to outlive them; else each end is the kernel's and theirs alone.
+        self._keeps_read_end = self.restarts or self.controlled
+        self._keeps_write_end = self._keeps_read_end or self.has_file(b"finish")
+        self._read_end: int | None = None
+        self._write_end: int | None = None
+        want = Want.DOWN if self.has_file(b"down") else Want.UP
+        self.run = Run(self, self._file(b"run"), restart, want)
+        self.logger: Logger | None = None
+        if self.has_file(b"log/run"):
+            want = Want.DOWN if self.has_file(b"log/down") else Want.UP
+            self.logger = Logger(self, self._file(b"log", b"run"), restart, want)
+        # Those that may run still of the scripts that go with `run`.
+        self._scripts: tuple[tuple[str, Child], ...] = ()
+        self._stopper: gevent.Greenlet[[bytes], None] | None = None
         self.greenlet = gevent.spawn(self._live)
 
     @property
-    def running(self) -> int | None:
-        """The PID of its `run`, while that runs."""
-        return self._run.pid if self._run is not None and self._run.status is None else None
+    def waited_for(self) -> list[str]:
+        """Its processes that run, each with its PID."""
+        run = self.run.child
+        shown = [f"{printable(self.name)} ({run.pid})"] if run is not None and self.run.running else []
+        others = [("finish", self.run.finisher), ("log", self.logger.child if self.logger else None), *self._scripts]
+        return shown + [
+            f"{printable(self.name)}/{stage} ({child.pid})"
+            for stage, child in others
+            if child is not None and child.status is None
+        ]
 
     @property
     def ended(self) -> bool:
         """Whether nothing of it runs any more, nor will."""
-        processes = (self._run, self._logger)
-        return bool(self.greenlet.dead) and all(child is None or child.status is not None for child in processes)
+        return bool(self.greenlet.dead) and all(task.pid is None for task in self._tasks())
 
     @property
     def log_waits_in_vain(self) -> bool:
-        """Whether `run` has ended, but another process holds the pipe open whose end its log program waits for."""
-        logger = self._logger
-        return logger is not None and logger.status is None and not self.running and has_writers(logger.pid, 0)
+        """Whether `run` is over, but another process holds the pipe open whose end its log program waits for."""
+        logger = self.logger
+        return (
+            logger is not None
+            and logger.child is not None
+            and logger.running
+            and self.run.ended
+            and self._write_end is None
+            and has_writers(logger.child.pid, 0)
+        )
 
     def stop(self) -> None:
-        """Have its `run` stopped, by `terminate` or TERM; again, if an error kept that from happening.
+        """Have its `run` ended, and nothing of it started again; once more, if an error kept that from happening.
 
         A log program isn't stopped: it ends when its stdin does.
         """
+        self.run.exit()
         stopper = self._stopper
-        if self.running and (stopper is None or (stopper.dead and not stopper.successful())):
-            self._stopper = gevent.spawn(self._stop)
+        if self.run.running and (stopper is None or (stopper.dead and not stopper.successful())):
+            self._stopper = gevent.spawn(self.run.tell_to_end, b"x")
+        if self.logger is not None:
+            if self.logger.running:
+                self._let_read_on(self.logger)
+            elif self._keeps_read_end:
+                self.logger.exit()
+                self.take_over_pipe()
+
+    def _tasks(self) -> list[Program]:
+        return [self.run] if self.logger is None else [self.logger, self.run]
+
+    def _file(self, *names: bytes) -> bytes:
+        return os.path.join(self._path, *names)
 
     def _live(self) -> None:
-        if self._owner.stopping:
+        if self.owner.stopping:
             return
+        controls: dict[Program, Controls] = {}
         try:
-            self._start()
+            if self._open_controls is not None:
+                self._control(self._open_controls, controls)
+            if self.run.want is Want.DOWN and self.run not in controls:
+                self.log.info("is down", Subject(self.name, "run"))  # and nobody can change that
+                return
+            if self.logger is not None and self.logger.want is Want.DOWN and self.logger not in controls:
+                self.logger = None
+            if self.logger is None:
+                self.run.live()
+            else:
+                self._live_with(self.logger)
+            if self._stopper is not None:
+                self._stopper.join()
         except StartError as error:
-            self._owner.start_failed(error)
-        if self._run is not None:
-            self._await_end(self._run)
-        for child in (self._run, self._logger):
-            if child is not None:
-                child.exited.wait()
-        if self._stopper is not None:
-            self._stopper.join()
-
-    def _start(self) -> None:
-        logger = os.path.join(self._path, b"log", b"run")
-        run = os.path.join(self._path, b"run")
-        if not os.path.lexists(logger):
-            self._run = self._spawn("run", run)
-            return
-        read_end, write_end = open_pipe()
-        try:
-            self._logger = self._spawn("log", logger, stdin=read_end)
-            self._run = self._spawn("run", run, stdout=write_end)
+            self.owner.start_failed(self, error)
         finally:
-            # The two processes hold it now, and nobody else: so the log program's stdin ends when `run` does.
-            os.close(read_end)
+            # An error leaves at once, whatever runs still: it's the owner who stops that.
+            self._close_write_end()
+            for opened in controls.values():
+                opened.close()
+
+    def _live_with(self, logger: Logger) -> None:
+        self._read_end, self._write_end = open_pipe(self.name)
+        logging = gevent.spawn(logger.live)
+        gevent.sleep(0)  # it comes first
+        self.run.live()
+        self._close_write_end()
+        logger.exit()
+        self._let_read_on(logger)
+        logging.join()
+        logger.join()
+        self.take_over_pipe()
+
+    def _let_read_on(self, logger: Logger) -> None:
+        """Have a log program go on that is paused, once there is an end to what it reads."""
+        if self._write_end is None:
+            logger.read_on()
+
+    def _control(self, open_controls: OpenControls, opened: dict[Program, Controls]) -> None:
+        for task in self._tasks():
+            controls = open_controls(task, os.path.dirname(task.executable))
+            if controls is not None:
+                opened[task] = controls
+
+    # The pipe between `run` and its log program.
+
+    def take_over_pipe(self) -> None:
+        """Pass on what nobody reads any more that was meant for the log program."""
+        if self._read_end is not None:
+            read_end, self._read_end = self._read_end, None
+            self._output.pump_stdout(read_end, self.name, "run")
+
+    def _close_write_end(self) -> None:
+        if self._write_end is not None:
+            write_end, self._write_end = self._write_end, None
             os.close(write_end)
 
-    def _await_end(self, run: Child) -> None:
-        logger = self._logger
-        if logger is not None:
-            gevent.wait([run.exited, logger.exited], count=1)
-            run.exited.wait(_GRACE)
-        else:
-            run.exited.wait()
-        for stage, child in (("run", run), ("log", logger)):
-            if child is not None and child.status is not None:
-                self._owner.service_ended(self, Subject(self.name, stage, child.pid), child.status)
-                return
-
-    def _stop(self) -> None:
-        terminate = os.path.join(self._path, b"terminate")
-        done = False
+    def start_run(self) -> Child:
+        """Start `run`; see `spawn`."""
         try:
-            done = os.path.lexists(terminate) and self._terminate(terminate)
+            return self.spawn("run", self.run.executable, stdout=self._write_end)
         finally:
-            if not done:  # for whatever reason
-                self._send_term()
+            if not self._keeps_write_end:
+                self._close_write_end()  # so that the log program's stdin ends when `run` does
 
-    def _terminate(self, executable: bytes) -> bool:
-        """Run it, and say whether it did its work."""
-        assert self._run is not None
-        pid = b"%d" % self._run.pid
+    def start_logger(self, executable: bytes) -> Child:
+        """Start `log/run`; see `spawn`."""
+        assert self._read_end is not None
         try:
-            child = self._spawn("term", executable, environ={b"GINIT_PID": pid, b"DINIT_PID": pid})
-        except StartError as error:
-            self._log.error(f"{error}; sending TERM", Subject(self.name, "term"))
+            return self.spawn("log", executable, stdin=self._read_end)
+        finally:
+            if not self._keeps_read_end:
+                # Nobody else holds it now: `run` gets SIGPIPE when the log program has gone.
+                os.close(self._read_end)
+                self._read_end = None
+
+    def start_script(self, stage: str, name: bytes, arguments: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Child:
+        """Start one of the scripts that go with `run`; see `spawn`."""
+        # As runsv(8) does, but for `terminate`, whose lines are told from those of `run`.
+        stdout = None if stage == "term" else self._write_end
+        child = self.spawn(stage, self._file(name), None, stdout, arguments, environ)
+        self._scripts = tuple((name, script) for name, script in self._scripts if script.status is None)
+        if stage != "finish":
+            self._scripts += ((stage, child),)
+        return child
+
+    def has_file(self, name: bytes) -> bool:
+        """Whether something of that name is in the service's directory."""
+        return os.path.lexists(self._file(name))
+
+    def has_script(self, name: bytes) -> bool:
+        """Whether a file of that name is in the service's directory, and its owner may execute it."""
+        try:
+            mode = os.stat(self._file(name)).st_mode
+        except OSError:
             return False
-        child.exited.wait()
-        assert child.status is not None
-        if child.status != 0:
-            self._log.error(f"terminate {describe(child.status)}; sending TERM", Subject(self.name, "term", child.pid))
-        return child.status == 0
+        return stat.S_ISREG(mode) and bool(mode & stat.S_IXUSR)
 
-    def _send_term(self) -> None:
-        run = self._run
-        assert run is not None
-        subject = Subject(self.name, "run", run.pid)
-        try:
-            self._log.info("sending TERM", subject)
-            run.kill(signal.SIGTERM)
-            stat = read_stat(run.pid) if run.status is None else None
-            if stat is not None and stat.stopped:
-                run.kill(signal.SIGCONT)  # or it couldn't act on TERM
-        except PermissionError as error:
-            self._log.error(f"can't send TERM: {error.strerror}; it runs as another user, stop it in a terminate file", subject)
-
-    def _spawn(
+    def spawn(
         self,
         stage: str,
         executable: bytes,
         stdin: int | None = None,
         stdout: int | None = None,
+        arguments: Sequence[bytes] = (),
         environ: Mapping[bytes, bytes] | None = None,
     ) -> Child:
-        """Start one of the service's executables in its directory, and pass on what it prints.
+        """Start one of the service's executables, and pass on what it prints.
 
         Args:
             stage: whose stderr lines and messages these are.
             executable: its path.
             stdin: a descriptor instead of `/dev/null`.
             stdout: a descriptor instead of a pipe to the output.
+            arguments: what it's told.
             environ: what it has in its environment besides.
 
         Raises:
@@ -184,24 +308,25 @@ class Service:
         write_ends: list[int] = []
         try:
             # The pumps first: an error in one of them must not leave a process that nobody knows.
-            read_end, write_end = open_pipe()
+            read_end, write_end = open_pipe(self.name)
             write_ends.append(write_end)
             self._output.pump_stderr(read_end, self.name, stage)
             if stdout is None:
-                read_end, write_end = open_pipe()
+                read_end, write_end = open_pipe(self.name)
                 write_ends.append(write_end)
                 # What a log program prints is what `run` has to say.
                 self._output.pump_stdout(read_end, self.name, "run" if stage == "log" else stage)
             child = self._spawner.spawn(
                 executable,
-                os.path.dirname(executable),
+                self._file(b"log") if stage == "log" else self._path,
                 {b"GINIT_SERVICE": self.name, **(environ or {})},
                 stdin,
                 write_end if stdout is None else stdout,
                 write_ends[0],
+                arguments,
             )
         finally:
             for write_end in write_ends:
                 os.close(write_end)
-        self._log.info("started", Subject(self.name, stage, child.pid))
+        self.log.info("started", Subject(self.name, stage, child.pid))
         return child

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-import traceback
 from contextlib import closing
 from types import TracebackType
-from typing import Callable, Mapping
+from typing import TYPE_CHECKING, Callable, Mapping
 
 import gevent
 from gevent.event import Event
 
+from . import procfs
+from .adoption import Adopter
 from .child import Spawner, StartError, describe, signal_name
+from .directory import find_services
 from .lines import printable
 from .log import Subject
 from .orphans import STOPPING_LOOK_INTERVAL, Orphans
 from .output import Output
 from .reaper import Reaper, become_subreaper
-from .service import DISABLED, Service
+from .restart import DISABLED
+from .service import OpenControls, Service
 from .settings import Settings
 from .signals import Signals
+
+if TYPE_CHECKING:
+    from .runit.rescan import Rescan
 
 #: ginit's exit statuses.
 SUCCESS = 0
 FAILURE = 1
 SERVICE_FAILURE = 3
+#: runsvdir(8)'s, when it's told by HUP to stop.
+HANGUP = 111
 
 #: How often stopping is begun again after an unexpected error.
 _ATTEMPTS = 20
@@ -51,11 +60,18 @@ class Supervisor:
         self._failures: set[str] = set()
         self._services: list[Service] = []
         self._disabled: set[bytes] = set()
+        #: Adopted processes whose end hasn't had its consequences yet.
+        self._undecided = 0
         self._output = Output(settings, self._output_failed, self._failed)
         self._log = self._output.log
-        self._orphans = Orphans(self._log, settings.reparenting_policy, settings.kill_timeout, self._failed)
+        self._adopter = Adopter(self._output)
+        self._orphans = Orphans(self._log, settings.reparenting_policy, settings.kill_timeout, self)
         self._reaper = Reaper(self._orphans.reaped, self._on_reaped)
-        self._spawner = Spawner(self._reaper, environ)
+        self._spawner = Spawner(self._reaper, environ, settings.sessions)
+        self._open_controls = self._import_controls() if settings.supervise else None
+        self._rescan: Rescan | None = None
+        #: Of services in runsvdir's place: why they couldn't be started when that was tried last.
+        self._start_errors: dict[bytes, str] = {}
 
     def run(self) -> int:
         """Run the services until they are to stop and have stopped.
@@ -70,9 +86,11 @@ class Supervisor:
         try:
             self._attempt(self._start)
             self._attempt(self._stop_requested.wait)
+            if self._rescan is not None:
+                self._rescan.close()
             # An error in ginit itself doesn't keep it from stopping what runs, unless it is there to stay.
             for _ in range(_ATTEMPTS):
-                if self._attempt(self._orphans.hurry) and self._attempt(self._wait):
+                if self._attempt(self._orphans.stop) and self._attempt(self._wait):
                     break
                 gevent.sleep(STOPPING_LOOK_INTERVAL)
             self._attempt(self._orphans.close)
@@ -105,54 +123,129 @@ class Supervisor:
         """Whether a reason to stop has come."""
         return self._status is not None
 
-    def start_failed(self, error: StartError) -> None:
-        """Stop everything: a service can't be started."""
-        self._fail(str(error))
+    def start_failed(self, service: Service, error: StartError) -> bool:
+        """Stop everything: a program of a service's can't be started. In runsvdir's place, have it tried again."""
+        if not self._settings.runsvdir:
+            self._fail(str(error))
+        elif self._start_errors.get(service.name) != str(error):  # what comes again and again is told once
+            self._start_errors[service.name] = str(error)
+            self._log.error(f"{error}; trying again until it can be")
+        return self._settings.runsvdir
 
-    def service_ended(self, service: Service, subject: Subject, status: int) -> None:
-        """Decide what the end of a service means."""
+    def program_ended(self, service: Service, subject: Subject, status: int, pause: float | None) -> bool:
+        """Decide what the end of a service's program means."""
+        self._start_errors.pop(service.name, None)
+        if pause is not None and not self._is_told_to_stop():
+            self._log.warn(f"{describe(status)}; starting it again{f' in {pause:g} s' if pause else ''}", subject)
+            return True
+        if self._has_disabled_itself(subject, status):
+            self._disabled.add(service.name)
+            service.stop()
+            self._stop_if_nothing_is_left()
+        return False
+
+    def _is_told_to_stop(self) -> bool:
+        """Whether everything is to be stopped, by now."""
         if not self.stopping:
             # Ctrl-C reaches ginit and its services at the same time, and the hub may come to the death first. The kernel
             # sends the signal to all of a terminal's processes before one of them can die, so it's there to be handled.
             _take_signals()
-        if self.stopping:
+        return self.stopping
+
+    def _has_disabled_itself(self, subject: Subject, status: int) -> bool:
+        """Whether the others go on though a service has ended; if they don't, request the stop."""
+        if self._is_told_to_stop():
             self._log.info(describe(status), subject)
         elif status == DISABLED:
             self._log.info("has disabled itself", subject)
-            self._disabled.add(service.name)
-            service.stop()
-            if len(self._disabled) == len(self._services):
-                self._log.warn("every service has disabled itself, nothing is left to run")
-                self._request_stop(SUCCESS)
+            return True
         elif status == 0:
             self._log.info(f"{describe(status)}; stopping everything", subject)
             self._request_stop(SUCCESS)
         else:
             self._log.warn(f"{describe(status)}; stopping everything", subject)
             self._request_stop(SERVICE_FAILURE)
+        return False
+
+    def _stop_if_nothing_is_left(self) -> None:
+        if self.stopping or self._undecided or not self._services or self._settings.runsvdir:
+            return
+        if not all(service.ended or service.name in self._disabled for service in self._services):
+            return
+        # A service may have left a daemon behind, and perhaps it hasn't been looked at yet.
+        if self._settings.reparenting_policy != "adopt" or self._reaper.childless():
+            what = "has" if len(self._disabled) == len(self._services) else "is down or has"
+            self._log.warn(f"every service {what} disabled itself, nothing is left to run")
+            self._request_stop(SUCCESS)
+
+    # What becomes of reparented processes; see `orphans.Owner`.
+
+    def adopt(self, subject: Subject) -> None:
+        """Have a process's output redirected."""
+        self._adopter.adopt(subject, self._reaper.watched)
+
+    def adopted_ended(self, subject: Subject, status: int) -> None:
+        """Decide what the end of an adopted process means: what a service's would."""
+        self._undecided += 1
+        gevent.spawn(self._decide, subject, status)
+
+    def _decide(self, subject: Subject, status: int) -> None:
+        try:
+            self._has_disabled_itself(subject, status)
+        finally:
+            self._undecided -= 1
+        self._stop_if_nothing_is_left()
+
+    def look_failed(self, error: Exception) -> None:
+        """Stop everything: something is wrong in ginit itself."""
+        self._failed(error)
 
     # The phases of a run.
 
     def _start(self) -> None:
+        if not procfs.is_of_this_namespace():
+            self._fail("/proc is another PID namespace's, whose processes aren't ginit's; mount one (unshare --mount-proc)")
+            return
         if os.getpid() != 1:
             self._become_subreaper()
         self._orphans.start(self._reaper.watched)
         # The signals that came while ginit was starting are handled before anything is started.
         _take_signals()
         directory = self._settings.directory
+        if self._settings.runsvdir:
+            from .runit.rescan import Rescan  # in runsvdir's place alone
+
+            self._rescan = Rescan(directory, self._add, self._log)
+            return
         try:
-            with os.scandir(directory) as entries:
-                names = sorted(entry.name for entry in entries if not entry.name.startswith(b".") and _is_directory(entry))
+            paths = find_services(directory)
         except OSError as error:
             advice = "set GINIT_DIR or name the directory as an argument"
             self._fail(f"can't read the directory of services {printable(directory)}: {error.strerror}; {advice}")
             return
-        if not names:
+        if not paths:
             self._log.warn(f"there is no service in {printable(directory)}, nothing to run")
             self._request_stop(SUCCESS)
-        self._services = [Service(os.path.join(directory, name), self._spawner, self._output, self) for name in names]
-        for service in self._services:
-            service.greenlet.rawlink(lambda _: self._changed.set())
+        for path in paths:
+            self._add(path)
+
+    def _add(self, path: bytes) -> Service:
+        """Start a service."""
+        if self._rescan is not None:
+            self._services = [service for service in self._services if not service.ended]
+        service = Service(path, self._spawner, self._output, self, self._settings.restart, self._open_controls)
+        service.greenlet.rawlink(self._on_service_over)
+        self._services.append(service)
+        return service
+
+    def _on_service_over(self, _: object) -> None:
+        self._stop_if_nothing_is_left()
+        self._changed.set()
+
+    def _import_controls(self) -> OpenControls:
+        from .runit.controls import ControlsOpener  # where it's asked for
+
+        return ControlsOpener(self._log)
 
     def _wait(self) -> None:
         """Stop the services, and stay until nothing runs any more that ginit waits for."""
@@ -200,9 +293,7 @@ class Supervisor:
             return  # an error that comes again and again is told once
         self._failures.add(message)
         self._fail(message)
-        for line in traceback.format_exception(type(error), error, error.__traceback__):
-            for part in line.splitlines():
-                self._log.debug(part)
+        self._log.trace(error)
 
     def _greenlet_failed(
         self, _context: object, kind: type[BaseException], error: BaseException, trace: TracebackType | None
@@ -217,16 +308,18 @@ class Supervisor:
 
     def _on_reaped(self) -> None:
         self._orphans.look()
+        self._stop_if_nothing_is_left()
         self._changed.set()
 
     def _on_signal(self, number: int) -> None:
         name = signal_name(number)
         if self.stopping:
-            waiting = [f"{printable(service.name)} ({service.running})" for service in self._services if service.running]
+            waiting = [process for service in self._services for process in service.waited_for]
+            waiting += map(str, self._orphans.waited_for)
             self._log.warn(f"{name} while stopping changes nothing; waiting for {', '.join(waiting) or 'the last lines'}")
             return
         self._log.info(f"{name}: stopping everything")
-        self._request_stop(SUCCESS)
+        self._request_stop(HANGUP if number == signal.SIGHUP and self._settings.runsvdir else SUCCESS)
 
     def _become_subreaper(self) -> None:
         try:
@@ -235,13 +328,6 @@ class Supervisor:
             self._log.warn(f"not PID 1, and can't become a child subreaper: {error}; daemonized processes won't be seen")
         else:
             self._log.info("not PID 1: reaping as a child subreaper")
-
-
-def _is_directory(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False  # a link that leads nowhere, or in circles
 
 
 def _take_signals() -> None:

@@ -106,12 +106,20 @@ class _ThreadedFile:
         Args:
             fd: the descriptor to write to; stays open.
             chunk: bytes that one write takes. Where poll(2) finds a pipe writable, it takes `PIPE_BUF` without blocking.
+
+        Raises:
+            OSError: no thread can be started.
         """
         from gevent.threadpool import ThreadPool  # 10 ms, and rarely needed
 
         self._fd = fd
         self._chunk = chunk
         self._pool = ThreadPool(1)
+        try:
+            # The thread is there from now on: when there's something to write, no more may be allowed.
+            self._pool.spawn(os.getpid)
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"{error}; raise the limit (docker run --pids-limit, ulimit -u)") from error
 
     def write(self, buffers: Sequence[Buffer]) -> int:
         result = self._pool.apply(_write_available, (self._fd, buffers, self._chunk))
@@ -278,6 +286,9 @@ class Writer:
         if self._blocked_since is None:
             self._blocked_since = time.monotonic()
         written = self._file.write(batch)
+        if self.broken is not None:
+            self.lost -= written  # it was given up while this was on its way after all
+            return
         if written:
             self._blocked_since = None
         self.pending -= written

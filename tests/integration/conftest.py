@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from harness import Ginit, Services, cannot, namespace_command
+from harness import Ginit, Services, namespace_command
+from machine import cannot
 from streams import Destination
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any, Callable, Mapping, NoReturn, Sequence
+from typing import IO, Any, Callable, Mapping, Sequence
 
 import psutil
+from machine import cannot, require
 
 #: Seconds after which a condition that hasn't come true is taken as one that never will. Generous: it is reached only when
 #: a test fails.
@@ -42,8 +42,20 @@ def namespace_command() -> list[str]:
     return command
 
 
+def descriptors(pid: int) -> dict[int, str]:
+    """What a process has open, by number, as /proc shows it: `/a/path`, `pipe:[123]`."""
+    paths = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            paths[int(entry.name)] = os.readlink(entry)
+    return paths
+
+
 class Collector:
-    """Reads a pipe in a thread, and keeps what it read. Stops reading while it is paused."""
+    """Reads a pipe in a thread, and keeps what it read. Stops reading while it is paused.
+
+    The thread alone closes the pipe: its number may be another's at once, whose data a thread about to read would take.
+    """
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe = pipe
@@ -54,17 +66,16 @@ class Collector:
         self._thread.start()
 
     def _run(self) -> None:
-        while True:
-            self._going.wait()
-            try:
-                block = os.read(self._pipe.fileno(), 65536)
-            except OSError:  # how a terminal says that nobody has it open any more
-                return
-            except ValueError:  # closed, as the test is over
-                return
-            if not block:
-                return
-            self._data += block
+        with self._pipe:
+            while True:
+                self._going.wait()
+                try:
+                    block = os.read(self._pipe.fileno(), 65536)
+                except OSError:  # how a terminal says that nobody has it open any more
+                    return
+                if not block:
+                    return
+                self._data += block
 
     def pause(self) -> None:
         self._going.clear()
@@ -211,23 +222,26 @@ class Ginit:
             for process in [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
+        self.process.wait(PATIENCE)
+        for collector in (self.stdout, self.stderr):
+            if collector is not None:
+                collector.resume()
 
 
-def require(tool: str) -> None:
-    """Skip where a tool is missing; fail in CI, where none may be."""
-    if shutil.which(tool) is None:
-        cannot(f"{tool} isn't installed")
+def leave(command: str) -> str:
+    """Shell that leaves `command`, a `sleep`, as an orphan when it is itself, and not a shell any more, and says its PID."""
+    return f"({command} & until grep -q sleep /proc/$!/comm; do sleep 0.01; done; echo $!)"
 
 
-def cannot(message: str) -> NoReturn:
-    """Skip, for a reason that this machine gives; fail in CI."""
-    import pytest
-
-    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+def children(ginit: Ginit) -> list[str]:
+    """The names of ginit's children; a zombie's is `zombie`."""
+    names = []
+    for process in ginit.psutil.children():
+        try:
+            names.append("zombie" if process.status() == psutil.STATUS_ZOMBIE else process.name())
+        except psutil.NoSuchProcess:
+            continue
+    return names
 
 
 #: Puts another file system over a directory that others may not enter, with nothing in it but what they need of it.

@@ -160,5 +160,7 @@ class Destination:
 
     def close(self) -> None:
         self.close_fd()
+        if self._collector:
+            self._collector.resume()
         if self.reader >= 0:
             self.leave()

@@ -9,7 +9,8 @@ import shutil
 
 import psutil
 import pytest
-from harness import GINIT, as_another_user, require, wait_for
+from harness import GINIT, as_another_user, leave, wait_for
+from machine import require
 
 pytestmark = pytest.mark.usefixtures("_uncovered")
 
@@ -23,10 +24,11 @@ def add_services(services, terminate=None):
 
 
 def children(ginit):
-    """The names of ginit's children; none where it has ended."""
+    """The names of ginit's children; none where it has ended, or isn't there yet."""
     try:
-        return [process.name() for process in ginit.psutil.children()]
-    except psutil.NoSuchProcess:
+        (init,) = psutil.Process(ginit.process.pid).children()
+        return [process.name() for process in init.children()]
+    except (psutil.NoSuchProcess, ValueError):
         return []
 
 
@@ -104,6 +106,18 @@ def test_too_few_processes_are_a_clear_error_and_stop_what_runs(public_services,
         assert_clear_error(ginit, "(no more processes|can't start new thread)")
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_thread_that_writes_to_a_file_is_there_before_any_line_is(public_services, start, tmp_path, number):
+    public_services.add("web", "echo up; exec sleep 1000")
+    uid = 300000 + os.getpid()
+    command = limit([*as_another_user(uid), GINIT], "nproc", number)
+    with (tmp_path / "output").open("w") as file:
+        ginit = start(str(public_services.path), popen={"command": command, "stdout": file})
+    assert_clear_error(ginit, "(no more processes|can't start new thread)")
+    assert "raise the limit" in ginit.stderr.text
+    assert "unexpected" not in ginit.stderr.text
+
+
 def test_a_terminate_program_that_cannot_be_started_for_want_of_processes_gives_way_to_term(public_services, start):
     public_services.add("web", "prlimit --pid $PPID --nproc=1:1; exec sleep 1000", terminate="kill $GINIT_PID")
     uid = 200000 + os.getpid()
@@ -141,7 +155,7 @@ def test_a_service_that_has_become_another_user_s_and_cannot_be_signalled_is_an_
 
 
 def test_without_lists_of_children_in_proc_orphans_are_found_all_the_same(services, start):
-    services.add("web", "(sleep 1234 &); exec sleep 1000")
+    services.add("web", f"{leave('sleep 1234')}; exec sleep 1000")
     # As on a kernel without CONFIG_PROC_CHILDREN.
     script = 'mount -t tmpfs none /proc/1/task && exec "$@"'
     ginit = start(popen={"command": ["sh", "-c", script, "sh", GINIT]})

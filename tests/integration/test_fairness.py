@@ -44,6 +44,7 @@ def test_a_quiet_service_gets_through_while_others_flood(services, start, answer
     for number in range(1, 21):
         (quiet / "ask").touch()
         wait_for(lambda number=number: answers() == number)
+    ginit.wait_for_line("answer", "stderr", count=20)
     assert len(ginit.stderr.lines) == 20
     assert ginit.stop() == 0
 

@@ -106,6 +106,12 @@ def test_modules_on_pythonpath_change_nothing_in_ginit(start, web, application):
     check(start(env=env), web, env)
 
 
+def test_a_ginit_on_pythonpath_is_not_run_in_its_place(start, web, application):
+    (application / "ginit.py").write_text("raise SystemExit('the ginit of the application')\n")
+    env = {"PYTHONPATH": str(application), "GINIT_LOG_FORMAT": "json"}
+    check(start(env=env), web, env)
+
+
 def test_a_sitecustomize_on_pythonpath_changes_nothing_in_ginit(start, web, application):
     (application / "sitecustomize.py").write_text(SITECUSTOMIZE)
     env = {"PYTHONPATH": str(application), "GINIT_LOG_FORMAT": "json"}

@@ -8,7 +8,7 @@ import sys
 
 import psutil
 import pytest
-from harness import wait_for, write_executable
+from harness import leave, wait_for, write_executable
 
 #: Starts the program `./orphan`, and leaves it when it has made a file `ready`.
 LEAVE_ORPHAN = "(./orphan & while [ ! -e ready ]; do sleep 0.01; done)"
@@ -33,11 +33,15 @@ for _ in range(20):
 os.execvp("sleep", ["sleep", "1000"])
 """
 
-#: Its main thread ends, another one goes on. Daemonic, lest the interpreter wait for it.
+#: Its main thread ends, another one sees that and goes on. Daemonic, lest the interpreter wait for it.
 WITHOUT_MAIN_THREAD = """
 import ctypes, platform, threading, time
-threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
-open("ready", "w").close()
+def go_on():
+    while "\\nState:\\tZ" not in open("/proc/self/status").read():
+        time.sleep(0.01)
+    open("ready", "w").close()
+    time.sleep(1000)
+threading.Thread(target=go_on, daemon=True).start()
 ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
 """
 
@@ -52,11 +56,6 @@ def web(services):
         return directory
 
     return web
-
-
-def leave(command):
-    """Shell that leaves `command`, a `sleep`, as an orphan when it is itself, and not a shell any more, and says its PID."""
-    return f"({command} & until grep -q sleep /proc/$!/comm; do sleep 0.01; done; echo $!)"
 
 
 def find_orphans(ginit, *words):

@@ -79,7 +79,7 @@ def test_a_file_is_written_on_from_where_it_stands_and_whoever_shares_it_writes_
 def test_a_destination_never_becomes_nonblocking_for_those_who_share_it(services, start, destination, stream, kind):
     services.add("web", COUNTERS[stream])
     target = destination(kind)
-    ginit = start(popen={stream: target.fd})
+    ginit = start(DRAIN_TIMEOUT="1000", popen={stream: target.fd})
     target.read_some()
     assert not is_nonblocking(target.fd)
     wait_until_blocked(ginit, "web/run")

@@ -94,7 +94,7 @@ def test_bytes_that_are_no_utf8_pass_unchanged_in_a_warning(services, start):
 def test_each_stage_is_named(services, start):
     services.add(
         "web",
-        """echo ready >&2; trap 'echo "{}"; exit' TERM; while :; do sleep 0.01; done""",
+        """trap 'echo "{}"; exit' TERM; echo ready >&2; while :; do sleep 0.01; done""",
         log="""echo "{}"; echo to stderr >&2; exec cat""",
         terminate="""echo "{}"; echo to stderr >&2; kill -s TERM $GINIT_PID""",
     )

@@ -9,7 +9,7 @@ import time
 
 import psutil
 import pytest
-from harness import wait_for, write_executable
+from harness import children, wait_for, write_executable
 from streams import (
     COUNTER_ON_STDERR,
     COUNTER_ON_STDOUT,
@@ -18,6 +18,7 @@ from streams import (
     is_counted,
     peak_memory,
     printf,
+    settled,
     wait_until_blocked,
     without_stamps,
 )
@@ -126,7 +127,7 @@ def test_a_blocked_reader_stops_neither_reaping_nor_signals_nor_stopping_and_los
     wait_until_blocked(ginit, "web/run")
     (other / "go").touch()
     wait_for((other / "ended").exists)
-    wait_for(lambda: all(child.status() != psutil.STATUS_ZOMBIE for child in ginit.psutil.children()))
+    wait_for(lambda: "zombie" not in children(ginit))
     ginit.kill()
     wait_for(lambda: not ginit.descendants())
     ginit.kill()
@@ -159,6 +160,22 @@ def test_a_blocked_reader_slows_services_down_and_memory_stays_bounded(services,
     wait_until_blocked(ginit, "yes")
     assert not (service / "finished").exists()
     assert peak_memory(ginit.pid) < 150_000_000
+
+
+def test_memory_stays_bounded_though_many_services_print_what_is_no_json_and_nobody_reads_it(services, start):
+    for number in range(40):
+        services.add(f"web{number}", "exec yes")
+    ginit = start()
+    ginit.stdout.pause()
+    ginit.stderr.pause()
+
+    def written() -> int:
+        return sum(process.io_counters().write_chars for process in ginit.find("yes"))
+
+    wait_for(lambda: written() > 40 * 100_000)
+    settled(written)
+    # With the stamps a block of such short lines is forty times as long.
+    assert peak_memory(ginit.pid) < 80_000_000
 
 
 @pytest.mark.parametrize("kind", KINDS)

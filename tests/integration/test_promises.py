@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import GINIT, as_another_user, cannot, namespace_command, require, wait_for
+from harness import GINIT, as_another_user, descriptors, namespace_command, wait_for
+from machine import cannot, require
 
 pytestmark = pytest.mark.usefixtures("_uncovered")
 
@@ -111,7 +111,7 @@ def test_ginit_has_no_socket(services, start):
     services.add("web", "echo up; exec sleep 1000")
     ginit = start(JSON_STDOUT="0")
     ginit.wait_for_line("web/run: up")
-    files = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{ginit.pid}/fd")]
+    files = descriptors(ginit.pid).values()
     assert files
     assert [file for file in files if file.startswith("socket:")] == []
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import psutil
 import pytest
-from harness import GINIT, wait_for
+from harness import GINIT, children, wait_for
 
 #: The service runs on, and its child's child, which has ended and isn't waited for, comes to ginit as a zombie.
 HAND_OVER_ZOMBIES = """
@@ -22,18 +21,17 @@ print("handed over", flush=True)
 os.execvp("sleep", ["sleep", "1000"])
 """
 
+#: A child of its own has ended when it executes the command that it's given. A shell would have waited for it.
+EXECUTE_WITH_A_ZOMBIE = """
+import os, sys
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
 A_THOUSAND_ORPHANS = "i=0; while [ $i -lt 1000 ]; do (: &); i=$((i+1)); done; echo a thousand"
-
-
-def children(ginit):
-    """The names of ginit's children; a zombie's is `zombie`."""
-    names = []
-    for process in ginit.psutil.children():
-        try:
-            names.append("zombie" if process.status() == psutil.STATUS_ZOMBIE else process.name())
-        except psutil.NoSuchProcess:
-            continue
-    return names
 
 
 def wait_for_nothing_but_the_service(ginit):
@@ -97,9 +95,10 @@ def test_each_of_many_orphans_is_terminated_and_only_some_are_named(services, st
 
 
 def test_a_child_that_had_ended_before_ginit_was_started_is_reaped(services, start, policy):
-    services.add("web", "exec sleep 1000")
-    script = "true & until grep -q '^State:.Z' /proc/$!/status; do sleep 0.01; done; exec \"$@\""
-    ginit = start(REPARENTING_POLICY=policy, popen={"command": ["sh", "-c", script, "sh", GINIT]})
+    services.add("web", "echo up; exec sleep 1000")
+    command = [sys.executable, "-c", EXECUTE_WITH_A_ZOMBIE, GINIT]
+    ginit = start(REPARENTING_POLICY=policy, JSON_STDOUT="0", popen={"command": command})
+    ginit.wait_for_line("web/run: up")
     wait_for_nothing_but_the_service(ginit)
 
 

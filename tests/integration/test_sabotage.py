@@ -67,10 +67,11 @@ WHILE_RUNNING = [
     "pump:Pump._run",
     "pump:Pump._wait_until_readable",
     "reaper:Reaper.watch",
-    "service:Service._await_end",
     "service:Service._live",
-    "service:Service._spawn",
-    "service:Service._start",
+    "service:Service.spawn",
+    "service:Service.start_run",
+    "task:Task.live",
+    "task:Task._become",
     "supervisor:Supervisor._become_subreaper",
     "supervisor:Supervisor._start",
     "writer:Writer.wait_for_room",
@@ -84,19 +85,22 @@ WHILE_STOPPING = [
     "orphans:Orphans._kill",
     "orphans:Orphans._meet",
     "orphans:Orphans.close",
-    "orphans:Orphans.hurry",
+    "orphans:Orphans._warn",
+    "orphans:Orphans.stop",
     "orphans:Orphans.look",
     "orphans:Orphans.reaped",
     "output:Output.finish",
     "reaper:Reaper._on_exit",
     "reaper:Reaper.childless",
-    "service:Service._send_term",
-    "service:Service._stop",
+    "programs:Program._send_term",
+    "programs:Run.tell_to_end",
     "service:Service.stop",
+    "programs:Run._start_finish",
+    "programs:Program._ended",
     "supervisor:Supervisor._orphans_ended",
     "supervisor:Supervisor._on_reaped",
     "supervisor:Supervisor._wait",
-    "supervisor:Supervisor.service_ended",
+    "supervisor:Supervisor.program_ended",
 ]
 
 
@@ -129,6 +133,21 @@ def test_an_unexpected_error_stops_everything_that_runs(services, sabotage, targ
     check(sabotage(target))
 
 
+def test_an_unexpected_error_between_two_looks_for_orphans_is_not_the_last_of_them(services, sabotage):
+    services.add("web", "trap '' TERM; (sleep 1000 &); trap - TERM; exec sleep 1000")  # it's to be killed at the next one
+    check(sabotage("orphans:Orphans._pause", KILL_TIMEOUT="0.2"))
+
+
+def test_an_unexpected_error_in_redirecting_is_told_and_the_process_is_adopted_all_the_same(services, sabotage):
+    directory = services.add("web", "(sleep 1000 &); until [ -e go ]; do sleep 0.01; done; exit 0")
+    ginit = sabotage("ptrace.redirection:redirect", REPARENTING_POLICY="adopt", LOG_LEVEL="debug")
+    ginit.wait_for_line("warn: sleep/.*: its output may have stayed where it was: unexpected error: RuntimeError: sab", "stderr")
+    ginit.wait_for_line("debug: sleep/.*: Traceback", "stderr")
+    (directory / "go").touch()
+    assert ginit.wait() == 0
+    assert "left running" not in ginit.stderr.text
+
+
 @pytest.mark.parametrize("target", WHILE_STOPPING)
 def test_an_unexpected_error_while_stopping_does_not_keep_ginit_from_stopping_the_rest(services, sabotage, target):
     services.add("quits", f"{WHEN_SLOW_IS_READY} (sleep 1000 &); exit 3")
@@ -154,7 +173,7 @@ def test_an_unexpected_error_when_a_signal_is_handled_stops_everything(services,
 def test_an_unexpected_error_in_running_a_terminate_file_is_made_up_for_by_term(services, sabotage):
     services.add("quits", f"{WHEN_SLOW_IS_READY} exit 0")
     services.add("slow", SLOW, terminate="kill $GINIT_PID")
-    check(sabotage("service:Service._terminate"))
+    check(sabotage("programs:Run._terminate"))
 
 
 @pytest.mark.parametrize("target", ["supervisor:Supervisor.__init__", "supervisor:Signals.__init__", "cli:Settings.read"])

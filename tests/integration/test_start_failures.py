@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from harness import GINIT, require, write_executable
+from harness import GINIT, write_executable
+from machine import require
 
 #: Takes the privilege away by which root reads and enters everything.
 UNPRIVILEGED = [
@@ -41,6 +42,35 @@ def start_unprivileged(start):
     """Starts ginit as a user that permissions hold for."""
     require("setpriv")
     return lambda *arguments: start(*arguments, popen={"command": UNPRIVILEGED})
+
+
+# The surroundings.
+
+
+def in_a_directory_that_is_gone(tmp_path: Path) -> list[str]:
+    (tmp_path / "gone").mkdir()
+    return ["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(tmp_path / "gone"), GINIT]
+
+
+def test_an_absolute_path_needs_no_working_directory(services, start, tmp_path):
+    services.add("web", "echo up; exit 0")
+    ginit = start(JSON_STDOUT="0", popen={"command": in_a_directory_that_is_gone(tmp_path)})
+    assert ginit.wait() == 0
+    assert ginit.stdout.texts == ["web/run: up"]
+
+
+def test_a_relative_path_without_a_working_directory_is_an_error(start, tmp_path):
+    ginit = start("service", popen={"command": in_a_directory_that_is_gone(tmp_path)})
+    assert ginit.wait() == 1
+    assert "can't tell where 'service' is: the working directory: No such file or directory" in error_of(ginit)
+
+
+def test_a_proc_of_another_pid_namespace_is_an_error_and_nothing_starts(services, start):
+    directory = services.add("web", "echo >started")
+    ginit = start(popen={"command": ["unshare", "--pid", "--fork", "--kill-child", GINIT]})
+    assert ginit.wait() == 1
+    assert "/proc is another PID namespace's" in error_of(ginit)
+    assert not (directory / "started").exists()
 
 
 # The directory of services.

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from machine import cannot
 from support import run_script, write_executable
 
 from ginit.child import describe, exit_status, signal_name
@@ -146,12 +147,12 @@ def test_too_many_open_files():
         pipes = []
         try:
             while True:
-                pipes.append(open_pipe())
+                pipes.append(open_pipe(b"web"))
         except StartError as error:
             print(error)
     """
     error = run_script(script)
-    assert error.startswith("can't make a pipe: too many open files; raise the limit")
+    assert error.startswith("can't make a pipe for web: too many open files; raise the limit")
 
 
 def test_no_more_processes_allowed():
@@ -160,8 +161,9 @@ def test_no_more_processes_allowed():
     assert reason(Path("/bin/true"), prepare).startswith("no more processes are allowed; raise the limit")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_directory_that_may_not_be_entered(run):
+    if os.geteuid() != 0:
+        cannot("only root can become another user")
     write_executable(run, "exit 0")
     run.parent.chmod(0o600)
     for parent in list(run.parent.parents)[:3]:
@@ -226,7 +228,7 @@ def facts(tmp_path_factory) -> dict:
     """What a process starts with whose parent has blocked and ignored signals and inheritable descriptors."""
     directory = tmp_path_factory.mktemp("directory")
     script = """
-        import fcntl, json, os, signal, sys
+        import fcntl, json, os, signal, sys, termios, time
         from ginit.child import Spawner
         from ginit.reaper import Reaper
         from ginit.signals import Signals
@@ -242,6 +244,10 @@ def facts(tmp_path_factory) -> dict:
         child = spawner.spawn(os.fsencode(sys.argv[1]), os.fsencode(sys.argv[2]), {b"B": b"3"}, stdin, 1, 2)
         at_null = spawner.spawn(os.fsencode(sys.argv[3]), b"/", {}, None, 1, 2)
         proc = f"/proc/{child.pid}/"
+        # When it reads, it has opened and closed its libraries.
+        os.write(end, b" ")
+        while int.from_bytes(fcntl.ioctl(stdin, termios.FIONREAD, bytes(4)), sys.byteorder):
+            time.sleep(0.001)
         print(json.dumps({
             "status": dict(line.split(":\\t", 1) for line in open(proc + "status").read().splitlines()),
             "descriptors": {name: os.readlink(proc + "fd/" + name) for name in os.listdir(proc + "fd")},

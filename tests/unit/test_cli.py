@@ -49,12 +49,16 @@ def test_the_version_is_told(command):
     assert (finished.returncode, finished.stdout.decode(), finished.stderr) == (0, f"ginit {ginit.__version__}\n", b"")
 
 
+#: Settings that no variable of their name gives.
+NO_VARIABLES = ("directory", "runsvdir", "sessions")
+
+
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_the_help_names_the_argument_and_every_variable(option):
     finished = run(option)
     assert (finished.returncode, finished.stderr) == (0, b"")
     text = finished.stdout.decode()
-    for name in ("DIR", *(f"GINIT_{field.upper()}" for field in Settings._fields if field != "directory")):
+    for name in ("DIR", *(f"GINIT_{field.upper()}" for field in Settings._fields if field not in NO_VARIABLES)):
         assert re.search(rf"\b{name}\b", text), name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -158,3 +159,66 @@ def test_where_the_kernel_keeps_no_list_of_children_all_processes_are_asked(star
 
     monkeypatch.setattr(procfs, "open", open_all_but_lists, raising=False)
     assert sleep.pid in procfs.read_children(os.getpid())
+
+
+def test_threads_and_their_children_are_found():
+    script = "import os, subprocess, threading\n" + (
+        "threading.Thread(target=lambda: subprocess.Popen(['sleep', '1000']).wait(), daemon=True).start()\n"
+        "os.write(1, b'ready'); input()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        wait_for(lambda: procfs.read_all_children(process.pid))
+        assert len(procfs.read_threads(process.pid)) == 2
+        assert procfs.read_children(process.pid) == []  # of the main thread
+        (child,) = procfs.read_all_children(process.pid)
+        assert procfs.read_stat(child).parent == process.pid
+    finally:
+        for pid in [*procfs.read_all_children(process.pid), process.pid]:
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+    assert procfs.read_threads(process.pid) == []
+    assert procfs.read_all_children(process.pid) == []
+    assert procfs.read_status(process.pid) == {}
+
+
+def test_a_descriptor_is_described(tmp_path):
+    path = tmp_path / "file"
+    pid = os.getpid()
+    with path.open("ab") as file:
+        fd = file.fileno()
+        assert fd in procfs.list_descriptors(pid)
+        assert procfs.read_file_name(pid, fd) == os.fsencode(path)
+        found = procfs.read_file(pid, fd)
+        assert (found.inode, found.device) == (path.stat().st_ino, path.stat().st_dev)
+        opened = procfs.read_open_file(pid, fd)
+        assert opened.flags & (os.O_ACCMODE | os.O_APPEND | os.O_CLOEXEC) == os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        assert not opened.locked
+        fcntl.lockf(fd, fcntl.LOCK_EX)
+        assert procfs.read_open_file(pid, fd).locked
+    assert procfs.read_file_name(pid, fd) is procfs.read_file(pid, fd) is procfs.read_open_file(pid, fd) is None
+
+
+def test_who_reads_from_a_pipe_is_found():
+    read_end, write_end = os.pipe()
+    name = procfs.read_file_name(os.getpid(), write_end)
+    assert procfs.reads_from(os.getpid(), name)
+    os.close(read_end)
+    assert not procfs.reads_from(os.getpid(), name)
+    os.close(write_end)
+
+
+def test_the_system_call_that_a_process_waits_in_is_told():
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        assert wait_for(lambda: procfs.read_system_call(process.pid)) > 0
+        process.kill()
+    assert procfs.read_system_call(process.pid) is None
+
+
+def test_what_is_executable_is_found_the_kernel_s_own_first():
+    ranges = list(procfs.read_executable_ranges(os.getpid()))
+    assert len(ranges) > 2
+    assert all(start < end for start, end in ranges)
+    with open("/proc/self/maps") as maps:
+        (vdso,) = [line for line in maps if line.endswith("[vdso]\n")]
+    assert ranges[0] == tuple(int(word, 16) for word in vdso.split()[0].split("-"))

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from ginit.restart import RestartPolicy
 from ginit.settings import Settings, SettingsError
 
 #: Each variable, the setting it is, and some of the values it takes.
@@ -16,23 +17,60 @@ TAKEN = [
     ("JSON_STDOUT", "json_stdout", b"1", True),
     *(("LOG_LEVEL", "log_level", level, level.decode()) for level in (b"none", b"error", b"warn", b"info", b"debug")),
     *(("LOG_FORMAT", "log_format", form, form.decode()) for form in (b"text", b"json")),
-    *(("REPARENTING_POLICY", "reparenting_policy", policy, policy.decode()) for policy in (b"terminate", b"ignore")),
+    *(("REPARENTING_POLICY", "reparenting_policy", policy, policy.decode()) for policy in (b"terminate", b"adopt", b"ignore")),
     ("KILL_TIMEOUT", "kill_timeout", b"0", 0),
     ("KILL_TIMEOUT", "kill_timeout", b"2.5", 2.5),
     ("MAX_LINE", "max_line", b"1", 1),
     ("MAX_LINE", "max_line", b"65536", 65536),
     ("DRAIN_TIMEOUT", "drain_timeout", b"0", 0),
     ("DRAIN_TIMEOUT", "drain_timeout", b"0.1", 0.1),
+    *(("RESTART", "restart", mode, RestartPolicy(mode.decode())) for mode in (b"no", b"on-failure", b"always")),
+    *(("RESTART", "restart", b"on-failure:%d" % limit, RestartPolicy("on-failure", limit)) for limit in (0, 1, 5, 999999999)),
+    ("RESTART", "restart", b"on-failure:007", RestartPolicy("on-failure", 7)),
+    ("SUPERVISE", "supervise", b"0", False),
+    ("SUPERVISE", "supervise", b"1", True),
 ]
+#: `on-failure:` with what is no number of restarts: `N` itself, and Arabic digits, which Python takes for a number, among them.
+WRONG_LIMITS = (
+    b"",
+    b"N",
+    b"-1",
+    b"+1",
+    b" 1",
+    b"1 ",
+    b"1.5",
+    b"1e3",
+    b"1_0",
+    b"x",
+    b"3:",
+    b"3:3",
+    b"1000000000",
+    b"\xd9\xa3",
+    b"\xff",
+)
 #: Values that a variable doesn't take, and words of what it does take.
 REFUSED = [
     *(("JSON_STDOUT", value, "0 or 1") for value in (b"2", b"true", b"yes", b" 1", b"01", b"-1")),
     *(("LOG_LEVEL", value, "none, error, warn, info or debug") for value in (b"warning", b"WARN", b"3", b"warn ")),
     *(("LOG_FORMAT", value, "text or json") for value in (b"JSON", b"xml", b"1")),
-    *(("REPARENTING_POLICY", value, "terminate") for value in (b"kill", b"Terminate", b"0")),
+    *(("REPARENTING_POLICY", value, "terminate, adopt or ignore") for value in (b"kill", b"Terminate", b"0")),
     *(("KILL_TIMEOUT", value, "seconds") for value in (b"-1", b"x", b"nan", b"inf", b"-inf", b"1e999", b"10s", b"1_0", b"\xff")),
     *(("MAX_LINE", value, "bytes") for value in (b"0", b"-1", b"1.5", b"1k", b"1e6", b"x", b"\xd9\xa3", b"+1", b" 1", b"00")),
     *(("DRAIN_TIMEOUT", value, "seconds") for value in (b"-0.1", b"soon", b"nan", b"inf")),
+    *(("RESTART", b"on-failure:" + limit, "no, on-failure, on-failure:N or always") for limit in WRONG_LIMITS),
+    *(
+        ("RESTART", value, "no, on-failure, on-failure:N or always")
+        for value in (b"always:3", b"always:", b"no:1", b"no:", b":3")
+    ),
+    *(
+        ("RESTART", value, "no, on-failure, on-failure:N or always")
+        for value in (b"yes", b"1", b"Always", b" no", b"runit", b":")
+    ),
+    *(
+        ("RESTART", value, "no, on-failure, on-failure:N or always")
+        for value in (b"unless-stopped", b"on_failure", b"on-failure3")
+    ),
+    *(("SUPERVISE", value, "0 or 1") for value in (b"2", b"true", b"yes", b" 1", b"01")),
 ]
 
 
@@ -56,6 +94,10 @@ def test_an_empty_environment_gives_the_defaults():
         "kill_timeout": 30,
         "max_line": 1048576,
         "drain_timeout": 5,
+        "restart": ("no", None),
+        "supervise": False,
+        "runsvdir": False,
+        "sessions": False,
     }
 
 

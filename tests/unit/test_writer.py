@@ -420,6 +420,18 @@ def test_giving_up_makes_room_for_those_who_wait_and_counts_what_they_put(clock,
     assert writer.pending == 0
 
 
+def test_what_goes_out_while_the_reader_is_given_up_is_not_lost(pipe):
+    writer = pipe.open_writer()
+    writer.put(b"x" * 1000000 + b"\n")
+    wait_for(lambda: writer.pending < 1000001, "a first write")
+    writer._break("its reader took nothing")  # and the reader comes before the writer's greenlet hears of it
+    reading = gevent.spawn(read_to_end, pipe.read_end)
+    lost = writer.close(5)
+    pipe.close_write_end()
+    assert len(reading.get()) + lost == 1000001
+    assert writer.pending == 0
+
+
 def test_closing_leaves_the_descriptor_open(destination):
     writer = destination.open_writer()
     writer.put(b"first\n")
