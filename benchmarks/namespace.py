@@ -91,13 +91,12 @@ class Namespace:
         return procfs.descendants(self.init)
 
     def stop(self, timeout: float) -> None:
-        """Send PID 1 a TERM, and wait until it has ended.
+        """Send PID 1 a TERM, where it hasn't ended yet, and wait until it has.
 
         Raises:
             HangError: it hasn't within `timeout` seconds.
         """
-        if self.status is None:
-            os.kill(self.init, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         self.wait(timeout)
 
     def wait(self, timeout: float) -> None:
@@ -115,9 +114,18 @@ class Namespace:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._outside.poll() is None:
-            try:
-                os.kill(self.init, signal.SIGKILL)
-            except (PeerError, ProcessLookupError):
-                self._outside.kill()
+        try:
+            self._signal(signal.SIGKILL)
+        except HangError:
+            self._outside.kill()
         self._outside.wait(_PATIENCE)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.status is not None:
+            return
+        try:
+            os.kill(self.init, number)
+        except HangError:
+            raise
+        except (PeerError, ProcessLookupError):
+            pass  # it has ended since that look

@@ -98,6 +98,8 @@ class Peer(ABC):
     most_services: int | None = None
     #: Whether a TERM stops it.
     can_be_stopped = True
+    #: The variable that says what becomes of daemons, where one of its values has them adopted.
+    policy_variable: str | None = None
     #: What a reader of the numbers has to know.
     remark = ""
 
@@ -133,6 +135,7 @@ class Ginit(Peer):
     ending_beside = Ending.DISABLE
     program = "ginit"
     prefix = "GINIT_"
+    policy_variable = "GINIT_REPARENTING_POLICY"
 
     def find(self) -> str | None:
         """What `ginit --version` says."""
@@ -152,6 +155,7 @@ class Dinit(Ginit):
     source = "gitlab.com/tozd/dinit"
     program = "dinit"
     prefix = "DINIT_"
+    policy_variable = "DINIT_REPARENTING_POLICY"
 
     def find(self) -> str | None:
         """The version in the build information of a Go program of that module."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .adoption import Adoption
 from .base import Work
 from .idleness import Memory, Wakeups
 from .latency import Latency
@@ -20,4 +21,5 @@ WORKS: tuple[type[Work], ...] = (
     Memory,
     Wakeups,
     Orphans,
+    Adoption,
 )

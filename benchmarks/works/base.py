@@ -32,6 +32,8 @@ class Sizes:
     settling_seconds: float = 2.0
     #: Processes that are left to PID 1.
     orphans: int = 5000
+    #: Daemons that are adopted.
+    adoptions: int = 500
     #: Seconds without an arrival that count as the end, for peers that don't end themselves.
     quiet_seconds: float = 2.0
     #: Seconds after which a peer counts as hung.
@@ -46,6 +48,7 @@ QUICK = Sizes(
     idle_seconds=1.0,
     settling_seconds=0.5,
     orphans=100,
+    adoptions=10,
     quiet_seconds=0.3,
     timeout=20.0,
 )
