@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test coverage lint format tox bench clean
+.PHONY: run test test-docker coverage lint format tox bench clean
 
 # The demo: Ctrl-C ends it.
 run: $(VENV)/ready
@@ -12,6 +12,10 @@ run: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/pytest --numprocesses 4 $(TESTS)
+
+# ginit in containers of a real engine: the one that runs, or one of the tests' own, for which they have to be root's.
+test-docker: $(VENV)/ready
+	$(BIN)/pytest --timeout 900 --timeout-method signal $(or $(TESTS),tests/docker)
 
 # The coverage of every process that the tests start; slow, as each of them is measured.
 coverage: $(VENV)/ready
@@ -24,6 +28,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/kubernetes-validate --strict docker/kubernetes.yaml
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
@@ -41,7 +46,7 @@ clean:
 	rm -rf $(VENV) .tox build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/ready: setup.cfg setup.py
+$(VENV)/ready: setup.cfg setup.py bin/ginit
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
