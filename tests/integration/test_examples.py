@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from download import LARGE, Download
 from harness import wait_for
-from machine import cannot, require
+from machine import cannot, free_port, require
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 AS_ROOT = os.geteuid() == 0
@@ -39,12 +38,6 @@ def start_example(start, directory):
         return start(str(services), env={key: str(value) for key, value in environ.items()}, popen={"namespace": AS_ROOT})
 
     return start_example
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # nginx.

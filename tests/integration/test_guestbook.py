@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 from guestbook import EXAMPLE, ask, check_published, healthy, sign
 from harness import Ginit, wait_for
-from machine import require
+from machine import free_port, require
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,8 +20,7 @@ class Guestbook(Ginit):
     """The example, running on a port of its own."""
 
     def __init__(self, directory: Path, **settings: str) -> None:
-        with socket.create_server(("", 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         environ = {
             # The example's `python3` is the tests', which has what it needs.
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
