@@ -49,6 +49,39 @@ class _Orphan:
         self.told = False
 
 
+class _Warnings:
+    """Warnings about reparented processes, of which there may be thousands a second: the first few say all, a sum the rest."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._left = _MESSAGES
+        self._renewed = 0.0
+        self._unmentioned = 0
+
+    def warn(self, message: str, subject: Subject) -> None:
+        """Give the message, at debug level where this second has had its messages."""
+        if self._left:
+            self._left -= 1
+            self._log.warn(message, subject)
+        else:
+            self._unmentioned += 1
+            self._log.debug(message, subject)
+
+    def renew(self) -> None:
+        """Let there be messages again if a second has passed."""
+        now = time.monotonic()
+        if now - self._renewed >= 1:
+            self._renewed = now
+            self._left = _MESSAGES
+            self.sum_up()
+
+    def sum_up(self) -> None:
+        """Say how many had no message of their own."""
+        if self._unmentioned:
+            count, self._unmentioned = self._unmentioned, 0
+            self._log.warn(f"{count} more reparented processes were terminated or killed, too many to name each")
+
+
 class Owner(Protocol):
     """Who decides what becomes of a reparented process that is adopted."""
 
@@ -82,9 +115,7 @@ class Orphans:
         self._stopping = False
         self._first_seen: dict[int, float] = {}
         self._orphans: dict[int, _Orphan] = {}
-        self._messages_left = _MESSAGES
-        self._messages_renewed = 0.0
-        self._unmentioned = 0
+        self._warnings = _Warnings(log)
         self._greenlet: gevent.Greenlet[[], None] | None = None
 
     def start(self, own: Collection[int]) -> None:
@@ -117,7 +148,7 @@ class Orphans:
         """Look no more."""
         if self._greenlet is not None:
             self._greenlet.kill()
-        self._mention_the_rest()
+        self._warnings.sum_up()
 
     def reaped(self, pid: int, status: int) -> None:
         """Forget a process that has ended; may be called in the hub.
@@ -160,7 +191,7 @@ class Orphans:
         return max(0.0, min(pause, min(due) - time.monotonic())) if due else pause
 
     def _look(self) -> None:
-        self._renew_messages()
+        self._warnings.renew()
         for orphan in list(self._orphans.values()):
             # It may not have been stopped yet when it was told; and no KILL comes that would end it all the same.
             if orphan.told and orphan.adopted:
@@ -195,7 +226,7 @@ class Orphans:
                 self._owner.adopt(orphan.subject)
         else:
             try:
-                self._warn(f"terminating a reparented process: {command_line}", orphan.subject)
+                self._warnings.warn(f"terminating a reparented process: {command_line}", orphan.subject)
             finally:
                 orphan.kill_at = time.monotonic() + self._kill_timeout
                 self._tell_to_end(orphan)
@@ -218,7 +249,7 @@ class Orphans:
         ]
         for orphan in overdue:
             orphan.kill_at = None
-            self._warn(f"killing a reparented process, {self._kill_timeout:g} s after TERM", orphan.subject)
+            self._warnings.warn(f"killing a reparented process, {self._kill_timeout:g} s after TERM", orphan.subject)
             self._kill(orphan, signal.SIGKILL)
 
     def _kill(self, orphan: _Orphan, signum: signal.Signals) -> None:
@@ -227,23 +258,3 @@ class Orphans:
         except OSError as error:
             # Another user's (PermissionError). It stays ours to wait for.
             self._log.error(f"can't send {signum.name}: {error.strerror}", orphan.subject)
-
-    def _warn(self, message: str, subject: Subject) -> None:
-        if self._messages_left:
-            self._messages_left -= 1
-            self._log.warn(message, subject)
-        else:
-            self._unmentioned += 1
-            self._log.debug(message, subject)
-
-    def _renew_messages(self) -> None:
-        now = time.monotonic()
-        if now - self._messages_renewed >= 1:
-            self._messages_renewed = now
-            self._messages_left = _MESSAGES
-            self._mention_the_rest()
-
-    def _mention_the_rest(self) -> None:
-        if self._unmentioned:
-            count, self._unmentioned = self._unmentioned, 0
-            self._log.warn(f"{count} more reparented processes were terminated or killed, too many to name each")

@@ -46,16 +46,16 @@ class Owner(Protocol):
         """
 
 
-class Controls(Protocol):
-    """What lets others see and control a task."""
+class Closeable(Protocol):
+    """What is open until it's closed."""
 
     def close(self) -> None:
-        """Let them no more."""
+        """Close it."""
 
 
-#: Opens the controls of a task, whose program is in a directory; returns None where that can't be done, and raises a
+#: Lets others see and control a program until what it returns is closed; returns None where that can't be done, and raises a
 #: StartError where somebody else controls it.
-OpenControls = Callable[[Program, bytes], Optional[Controls]]
+OpenControls = Callable[[Program], Optional[Closeable]]
 
 
 class Service:
@@ -183,7 +183,7 @@ class Service:
     def _live(self) -> None:
         if self.owner.stopping:
             return
-        controls: dict[Program, Controls] = {}
+        controls: dict[Program, Closeable] = {}
         try:
             if self._open_controls is not None:
                 self._control(self._open_controls, controls)
@@ -223,9 +223,9 @@ class Service:
         if self._write_end is None:
             logger.read_on()
 
-    def _control(self, open_controls: OpenControls, opened: dict[Program, Controls]) -> None:
+    def _control(self, open_controls: OpenControls, opened: dict[Program, Closeable]) -> None:
         for task in self._tasks():
-            controls = open_controls(task, os.path.dirname(task.executable))
+            controls = open_controls(task)
             if controls is not None:
                 opened[task] = controls
 

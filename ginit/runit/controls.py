@@ -46,16 +46,13 @@ class ControlsOpener:
         self._log = log
         self._warned: set[str] = set()
 
-    def __call__(self, task: Program, directory: bytes) -> Controls | None:
-        """Make a task controllable; return None where that can't be.
-
-        Args:
-            task: hasn't begun.
-            directory: its program's.
+    def __call__(self, task: Program) -> Controls | None:
+        """Make a task controllable that hasn't begun; return None where that can't be.
 
         Raises:
             StartError: another process controls it.
         """
+        directory = os.path.dirname(task.executable)
         try:
             return Controls(task, Supervise(directory), partial(self._warn, directory))
         except HeldError:

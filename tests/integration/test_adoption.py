@@ -444,7 +444,8 @@ os._exit(115)
             ginit.wait_for_line("/\\d+: has disabled itself", "stderr", count=count)
         except AssertionError as error:
             odd = [line for line in ginit.stderr.lines if not ordinary.search(line)]
-            raise AssertionError(f"{count} aren't adopted and ended: {odd}, {ginit.descendants()}") from error
+            state = ginit.process.poll() if ginit.process.poll() is not None else ginit.descendants()
+            raise AssertionError(f"{count} aren't adopted and ended: {odd}, {state}") from error
     ginit.wait_for_line("/\\d+: ", count=500)
     # The three, and the directory that is read.
     assert [line.split()[-1] for line in ginit.stdout.lines] == ["4"] * 500

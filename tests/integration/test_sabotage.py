@@ -85,7 +85,7 @@ WHILE_STOPPING = [
     "orphans:Orphans._kill",
     "orphans:Orphans._meet",
     "orphans:Orphans.close",
-    "orphans:Orphans._warn",
+    "orphans:_Warnings.warn",
     "orphans:Orphans.stop",
     "orphans:Orphans.look",
     "orphans:Orphans.reaped",
