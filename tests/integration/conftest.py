@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -18,6 +19,14 @@ def _namespaces() -> None:
     probe = subprocess.run([*namespace_command(), "true"], capture_output=True, check=False)
     if probe.returncode != 0:
         cannot(f"no PID namespaces here: {probe.stderr.decode().strip()}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals() -> None:
+    """As in a terminal: a shell starts a command in the background with these ignored, and runit's programs pass that on."""
+    for signum in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
 
 
 @pytest.fixture
