@@ -195,7 +195,7 @@ class Orphans:
         for orphan in list(self._orphans.values()):
             # It may not have been stopped yet when it was told; and no KILL comes that would end it all the same.
             if orphan.told and orphan.adopted:
-                self._continue_if_stopped(orphan)
+                self._continue(orphan)
         strangers = [pid for pid in procfs.read_children(os.getpid()) if pid not in self._own and pid not in self._orphans]
         for index, pid in enumerate(strangers):
             if index % _BATCH == _BATCH - 1:
@@ -206,16 +206,18 @@ class Orphans:
 
     def _meet(self, pid: int) -> None:
         stat = procfs.read_stat(pid)
-        if stat is None or stat.parent != os.getpid() or stat.ended:
+        hidden = stat is None and procfs.is_hidden_child(pid)
+        if not hidden and (stat is None or stat.parent != os.getpid() or stat.ended):
             self._first_seen.pop(pid, None)
             return
+        command, age = (stat.command, stat.age) if stat is not None else (b"?", 0.0)
         now = time.monotonic()
         # By its start time or by our own clock: the one is coarse, the other doesn't know how old it was at first sight.
-        if stat.age < _GROWN_UP + _TICK and now - self._first_seen.setdefault(pid, now) < _GROWN_UP:
+        if age < _GROWN_UP + _TICK and now - self._first_seen.setdefault(pid, now) < _GROWN_UP:
             return
         self._first_seen.pop(pid, None)
-        orphan = self._orphans[pid] = _Orphan(pid, stat.command)
-        command_line = printable(procfs.read_command_line(pid) or stat.command)
+        orphan = self._orphans[pid] = _Orphan(pid, command)
+        command_line = printable(procfs.read_command_line(pid) or command)
         if self._policy in ("ignore", SPARE):
             self._log.info(f"ignoring a reparented process: {command_line}", orphan.subject)
         elif self._policy == "adopt" and not self._stopping:
@@ -236,10 +238,10 @@ class Orphans:
             return
         self._kill(orphan, signal.SIGTERM)
         orphan.told = True
-        self._continue_if_stopped(orphan)
+        self._continue(orphan)
 
-    def _continue_if_stopped(self, orphan: _Orphan) -> None:
-        if procfs.is_stopped(orphan.pid):
+    def _continue(self, orphan: _Orphan) -> None:
+        if procfs.may_be_stopped(orphan.pid):
             self._kill(orphan, signal.SIGCONT)  # or it couldn't act on TERM
 
     def _kill_overdue(self) -> None:

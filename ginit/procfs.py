@@ -53,18 +53,26 @@ def is_of_this_namespace() -> bool:
         return True
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped by a signal; it isn't if it has ended."""
+def may_be_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal, or /proc doesn't say; it isn't if it has ended."""
     stat = read_stat(pid)
-    return stat is not None and stat.stopped
+    return stat is None or stat.stopped
+
+
+def is_hidden_child(pid: int) -> bool:
+    """Whether a process of which there is no `Stat` is a child that runs: /proc hides others' processes (`hidepid`, proc(5))."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
 
 
 def read_stat(pid: int) -> Stat | None:
-    """What /proc/PID/stat says; None where there is no such process."""
+    """What /proc/PID/stat says; None where there is no such process, or it's hidden."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             data = file.read()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     # The command stands in parentheses and may hold any byte, parentheses and spaces too.
     start, end = data.index(b"("), data.rindex(b")")
@@ -73,11 +81,11 @@ def read_stat(pid: int) -> Stat | None:
 
 
 def read_command_line(pid: int) -> bytes:
-    """Its command line, the arguments parted by spaces; empty where it has none (any more)."""
+    """Its command line, the arguments parted by spaces; empty where it has none (any more), or it's hidden."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
             return file.read(4096).rstrip(b"\0").replace(b"\0", b" ")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Mapping, Sequence
 
 from .child import Child, StartError, describe, exit_status, signal_name
 from .log import Log, Subject
-from .procfs import is_stopped
+from .procfs import may_be_stopped
 from .restart import DISABLED, RestartPolicy, Restarts
 from .task import Task, Want
 
@@ -155,7 +155,7 @@ class Run(Program):
             return  # it has ended, and the next one isn't meant
         if command == b"t" and self._service.controlled:
             return
-        if self._service.controlled or (self.child is not None and is_stopped(self.child.pid)):
+        if self._service.controlled or (self.child is not None and may_be_stopped(self.child.pid)):
             self.kill(signal.SIGCONT)  # or it couldn't act on TERM
         self.customize(command)
 
@@ -216,7 +216,7 @@ class Logger(Program):
 
     def read_on(self) -> None:
         """Have it go on if it is paused."""
-        if self.child is not None and self.running and is_stopped(self.child.pid):
+        if self.child is not None and self.running and may_be_stopped(self.child.pid):
             self.kill(signal.SIGCONT)
             self._set_paused(False)
 

@@ -146,11 +146,12 @@ def _explained(pid: int) -> Iterator[None]:
         yield
     except (TraceError, PermissionError) as error:
         stat = procfs.read_stat(pid)
-        if stat is None or stat.ended:
+        hidden = stat is None and procfs.is_hidden_child(pid)
+        if not hidden and (stat is None or stat.ended):
             raise EndedError from error  # its memory and its descriptors went first
-        if isinstance(error, EndedError):
+        if not hidden and isinstance(error, EndedError):
             raise ChangedError from error
-        if isinstance(error, TraceError):
+        if not hidden and isinstance(error, TraceError):
             raise
         raise TraceError("it may not be looked into; it may run as another user") from error
 

@@ -10,12 +10,14 @@ import shutil
 import psutil
 import pytest
 from harness import GINIT, as_another_user, leave, wait_for
-from machine import require
+from machine import cannot, require
 
 pytestmark = pytest.mark.usefixtures("_uncovered")
 
 STAMPED = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
 SERVICES = ("one", "two", "three")
+#: Keeps set-user-ID programs from becoming another user's.
+NO_NEW_PRIVILEGES = "--no-new-privs"
 
 
 def add_services(services, terminate=None):
@@ -139,7 +141,7 @@ def test_a_service_that_is_killed_from_outside_is_a_service_that_failed(services
 def test_a_service_that_has_become_another_user_s_and_cannot_be_signalled_is_an_error_and_waited_for(public_services, start):
     directory = public_services.add("web", "exec ./setpriv --reuid=0 --regid=0 --clear-groups sleep 1000")
     public_services.add("other", "exec sleep 1000")
-    prefix = [word for word in as_another_user() if word != "--no-new-privs"]  # which set-user-ID programs need
+    prefix = [word for word in as_another_user() if word != NO_NEW_PRIVILEGES]
     shutil.copy(shutil.which("setpriv"), directory)
     os.chmod(directory / "setpriv", 0o4755)
     ginit = start(str(public_services.path), popen={"command": [*prefix, GINIT]})
@@ -161,3 +163,43 @@ def test_without_lists_of_children_in_proc_orphans_are_found_all_the_same(servic
     ginit = start(popen={"command": ["sh", "-c", script, "sh", GINIT]})
     ginit.wait_for_line("terminating a reparented process: sleep 1234", "stderr")
     assert ginit.stop() == 0
+
+
+@pytest.fixture
+def start_where_proc_hides(public_services, start):
+    """Starts ginit as a user from whom /proc hides those of another one, with a service `web` that leaves one behind."""
+
+    def start_where_proc_hides(how, policy):
+        if os.geteuid() != 0:
+            cannot("only root may make a program that becomes another user's")
+        leave = "(./sleep 1234 & while cat /proc/$!/comm; do sleep 0.01; done >/dev/null 2>&1)"  # until it's hidden
+        sleep = public_services.add("web", f"{leave}; exec sleep 1000") / "sleep"
+        shutil.copy(shutil.which("sleep"), sleep)
+        os.chown(sleep, 54322, 54322)
+        os.chmod(sleep, 0o4755)
+        hide = ["sh", "-c", f'mount -o remount,hidepid={how} /proc && exec "$@"', "sh"]
+        command = [*hide, *(word for word in as_another_user() if word != NO_NEW_PRIVILEGES), GINIT]
+        settings = {"REPARENTING_POLICY": policy, "LOG_LEVEL": "info"}
+        return start(str(public_services.path), popen={"command": command}, **settings)
+
+    return start_where_proc_hides
+
+
+@pytest.mark.parametrize("how", [1, 2])
+def test_an_orphan_that_proc_hides_is_terminated_all_the_same(start_where_proc_hides, how):
+    ginit = start_where_proc_hides(how, "terminate")
+    ginit.wait_for_line(r"warn: \?/\d+: terminating a reparented process: \?$", "stderr")
+    ginit.wait_for_line(r"info: \?/\d+: reparented process was ended by SIGTERM", "stderr")
+    assert ginit.stop() == 0
+    assert "unexpected" not in ginit.stderr.text
+
+
+@pytest.mark.parametrize("how", [1, 2])
+def test_a_daemon_that_proc_hides_is_adopted_and_its_output_stays_where_it_was(start_where_proc_hides, how):
+    ginit = start_where_proc_hides(how, "adopt")
+    reason = "it may not be looked into; it may run as another user"
+    ginit.wait_for_line(rf"warn: \?/\d+: its output stays where it was: {reason}$", "stderr")
+    (orphan,) = ginit.find("sleep 1234")
+    orphan.suspend()
+    assert ginit.stop() == 0
+    assert re.search(r"info: \?/\d+: was ended by SIGTERM", ginit.stderr.text)
