@@ -20,6 +20,8 @@ class Stat(NamedTuple):
     #: One letter, `Z` for a zombie.
     state: bytes
     parent: int
+    #: Seconds of processor time that it has taken, in clock ticks (10 ms on most).
+    processor_time: float
     threads: int
     #: Seconds since the machine was started, to within a clock tick (10 ms on most).
     started: float
@@ -77,7 +79,8 @@ def read_stat(pid: int) -> Stat | None:
     # The command stands in parentheses and may hold any byte, parentheses and spaces too.
     start, end = data.index(b"("), data.rindex(b")")
     fields = data[end + 2 :].split()
-    return Stat(data[start + 1 : end], fields[0], int(fields[1]), int(fields[17]), int(fields[19]) / _TICKS)
+    user, system, started = (int(fields[place]) / _TICKS for place in (11, 12, 19))
+    return Stat(data[start + 1 : end], fields[0], int(fields[1]), user + system, int(fields[17]), started)
 
 
 def read_command_line(pid: int) -> bytes:

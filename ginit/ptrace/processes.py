@@ -16,10 +16,35 @@ from .tracee import Tracee
 #: Seconds for which a thread may wait where it can't be interrupted, while the others stand still already. One that runs, or
 #: waits for something that can be interrupted, takes microseconds, unless the machine is busy.
 _STOP_TIMEOUT = 0.3
+#: Seconds of processor time after which a process isn't one any more that is starting; Python takes 15 ms.
+_STARTED = 0.1
+#: Seconds to wait for a process to have started, at most.
+_START_TIMEOUT = 1.0
+#: Seconds between two looks whether it has.
+_START_PAUSE = 0.002
 #: Seconds until it is tried again to trace what another thread of this process traces.
 _PAUSE = 0.001
 #: From here on Yama lets at most those trace who have SYS_PTRACE; 1 lets ancestors, as ginit is (admin-guide/LSM/Yama.rst).
 _SCOPE_ADMIN = 2
+
+
+def wait_until_started(pid: int) -> None:
+    """Wait until a process that may be starting sleeps.
+
+    A program that starts looks at its stdout and stderr more than once, and may not stand it when they are others the second
+    time. Python ends with "can't initialize sys standard streams" when what it found to be seekable isn't any more.
+    """
+    deadline = time.monotonic() + _START_TIMEOUT
+    while _may_be_starting(pid) and time.monotonic() < deadline:
+        time.sleep(_START_PAUSE)
+
+
+def _may_be_starting(pid: int) -> bool:
+    process = procfs.read_stat(pid)
+    if process is None or process.processor_time >= _STARTED:
+        return False
+    threads = map(procfs.read_stat, procfs.read_threads(pid))
+    return any(thread is not None and thread.state in b"RD" for thread in threads)
 
 
 @final

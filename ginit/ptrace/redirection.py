@@ -13,7 +13,7 @@ from .. import procfs
 from .architectures import ARCHITECTURES, Architecture
 from .descriptors import STREAM_NAMES, Original, Target, find_originals, find_pipelines, find_targets
 from .errors import ChangedError, EndedError, TraceError
-from .processes import StoppedProcess
+from .processes import StoppedProcess, wait_until_started
 from .remote import CallError, RemoteCalls
 from .tracee import Tracee
 
@@ -83,6 +83,7 @@ class _Redirection:
         self.remarks: list[Remark] = []
 
     def run(self, pid: int, own: Collection[int]) -> None:
+        wait_until_started(pid)
         with _explained(pid):
             pipelines = find_pipelines(pid, own)
             with StoppedProcess(pid) as tracee:
@@ -117,6 +118,7 @@ class _Redirection:
         """Redirect the copies that a descendant has, and return its children."""
         with _explained(pid):
             if find_targets(pid, self._originals, own=False):  # who has none needn't be stopped
+                wait_until_started(pid)
                 with StoppedProcess(pid) as tracee:
                     self._replace(pid, tracee, own=False)
                     return procfs.read_all_children(pid)

@@ -24,7 +24,7 @@ from machine import cannot, require
 from support import wait_for, write_executable
 
 from ginit import procfs
-from ginit.ptrace import linux, redirection
+from ginit.ptrace import linux, processes, redirection
 from ginit.ptrace.architectures import ARCHITECTURES
 from ginit.ptrace.errors import EndedError, TraceError
 from ginit.ptrace.redirection import redirect
@@ -244,6 +244,43 @@ def test_five_hundred_redirections_leave_no_descriptor_behind_in_either_process(
     assert read_lines(last, 1) == [b"right"]
     running.close_read_ends()
     assert len(os.listdir("/proc/self/fd")) == here
+
+
+@pytest.mark.parametrize("who", ["the process", "its child"])
+def test_a_program_that_starts_keeps_its_stdout_until_it_sleeps(program, monkeypatch, tmp_path, who):
+    # However slow this machine is.
+    monkeypatch.setattr(processes, "_STARTED", 1000.0)
+    monkeypatch.setattr(processes, "_START_TIMEOUT", 1000.0)
+    found = tmp_path / "found"
+    running = program(
+        f"""
+        if {who == "its child"} and os.fork():
+            time.sleep(1000)
+        before = os.readlink("/proc/self/fd/1")
+        open({str(tmp_path / "starting")!r}, "w").close()
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+        unchanged = os.readlink("/proc/self/fd/1") == before
+        open({str(tmp_path / "looked")!r}, "w").write(str(unchanged))
+        os.rename({str(tmp_path / "looked")!r}, {str(found)!r})
+        time.sleep(1000)
+        """
+    )
+    wait_for((tmp_path / "starting").exists)
+    running.redirect()
+    wait_for(found.exists)
+    assert found.read_text() == "True"
+    assert all(os.readlink(f"/proc/{pid}/fd/1").startswith("pipe:") for pid in (running.pid, *procfs.read_children(running.pid)))
+
+
+def test_a_program_that_never_sleeps_is_redirected_all_the_same(program, monkeypatch):
+    for started, timeout in (("_STARTED", 1000.0), ("_START_TIMEOUT", 0.0)), (("_STARTED", 0.0), ("_START_TIMEOUT", 1000.0)):
+        monkeypatch.setattr(processes, *started)
+        monkeypatch.setattr(processes, *timeout)
+        running = program(LOOPS["system calls"])
+        running.wait_until_it_runs()
+        assert read_lines(running.redirect(), 1) == [b"right"]
 
 
 def test_its_memory_is_as_before(program):
