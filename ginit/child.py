@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -129,6 +130,9 @@ class Spawner:
 def open_pipe(name: bytes) -> tuple[int, int]:
     """A pipe's read end and write end, neither of them inherited.
 
+    Each user may open it for writing, so that a program that has become another one can open `/dev/stdout`; nobody but those who
+    have it finds it in /proc.
+
     Args:
         name: the service that needs it.
 
@@ -136,11 +140,12 @@ def open_pipe(name: bytes) -> tuple[int, int]:
         StartError: too many open files.
     """
     try:
-        return os.pipe()
+        read_end, write_end = os.pipe()
     except OSError as error:
-        raise StartError(
-            f"can't make a pipe for {printable(name)}: {_SHORTAGES.get(error.errno or 0, error.strerror)}"
-        ) from error
+        raise StartError(f"can't make a pipe for {printable(name)}: {shortage(error) or error.strerror}") from error
+    with contextlib.suppress(OSError):
+        os.fchmod(write_end, 0o622)
+    return read_end, write_end
 
 
 def exit_status(status: int) -> int:
@@ -168,13 +173,19 @@ _SHORTAGES: dict[int, str] = {
     errno.EMFILE: "too many open files; raise the limit (docker run --ulimit nofile=..., ulimit -n)",
     errno.ENFILE: "too many open files in the whole system; raise fs.file-max",
 }
+
+
+def shortage(error: BaseException) -> str | None:
+    """What there is too little of, and what to do, where that is why something failed; None where it isn't."""
+    return _SHORTAGES.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
 _INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)")
 
 
 def _reason(executable: bytes, directory: bytes, error: OSError) -> str:
     """Why `executable` can't be started; the error alone doesn't say which of the files it is about."""
-    shortage = _SHORTAGES.get(error.errno or 0)
-    return shortage or _missing(executable, directory) or _unusable(executable, error)
+    return shortage(error) or _missing(executable, directory) or _unusable(executable, error)
 
 
 def _missing(executable: bytes, directory: bytes) -> str | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from typing import Mapping, NoReturn
 
 import gevent
 
 from . import __version__
-from .lines import printable, timestamp
+from .child import shortage
+from .lines import printable
+from .log import formatter
 from .patching import patch_subprocess
 from .settings import Settings, SettingsError
 from .supervisor import FAILURE, Supervisor
@@ -45,19 +46,30 @@ def main(name: str, arguments: list[str], environ: Mapping[bytes, bytes]) -> int
         The exit status.
     """
     directory, default = _parse_runsvdir(name, arguments) if name in RUNSVDIR_NAMES else (_parse(arguments), None)
+    form = "json" if (environ.get(b"GINIT_LOG_FORMAT") or environ.get(b"DINIT_LOG_FORMAT")) == b"json" else "text"
     error = _open_standard_streams()
     if error:
-        return _complain(error)
-    gevent.spawn_later(_PATCH_DELAY, patch_subprocess)
+        return _complain(error, form=form)
+    gevent.spawn_later(_PATCH_DELAY, _patch_subprocess)
     try:
         return Supervisor(Settings.read(environ, directory, default), environ).run()
     except SettingsError as bad:
-        return _complain(*bad.errors)
+        return _complain(*bad.errors, form=form)
     except OSError as bad:
-        where = f": {os.fsdecode(bad.filename)}" if bad.filename else ""
-        return _complain(f"can't start: {bad.strerror}{where}")
+        reason = f"{bad.strerror}: {os.fsdecode(bad.filename)}" if bad.filename else bad.strerror
+        return _complain(f"can't start: {shortage(bad) or reason}", form=form)
     except Exception as bad:  # noqa: BLE001  (PID 1 says what is wrong in a line, whatever it is)
-        return _complain(f"unexpected error, nothing was started: {type(bad).__name__}: {bad}")
+        return _complain(f"unexpected error, nothing was started: {type(bad).__name__}: {bad}", form=form)
+
+
+def _patch_subprocess() -> None:
+    """Patch `subprocess`, when there are the descriptors for what that imports."""
+    try:
+        patch_subprocess()
+    except OSError as error:
+        if not shortage(error):
+            raise
+        gevent.spawn_later(_PATCH_DELAY, _patch_subprocess)
 
 
 def _parse_runsvdir(name: str, arguments: list[str]) -> tuple[bytes, Settings]:
@@ -125,8 +137,12 @@ def _open_standard_streams() -> str | None:
     return None
 
 
-def _complain(*errors: str) -> int:
+def _complain(*errors: str, form: str = "text") -> int:
+    try:
+        format_message = formatter(form)
+    except (OSError, ImportError):  # too many open files, say
+        format_message = formatter("text")
     for error in errors:
         with contextlib.suppress(OSError):  # nowhere to say it; the status still does
-            os.write(2, timestamp(time.time()) + f" ginit: error: {printable(os.fsencode(error))}\n".encode())
+            os.write(2, format_message("error", printable(os.fsencode(error)), None))
     return FAILURE

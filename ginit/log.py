@@ -47,7 +47,7 @@ class Log:
         self._shown = LEVELS.index(level)
         self._left_out = 0
         self._failed = failed
-        self._format: Callable[[str, str, Subject | None], bytes] = _format_text if form == "text" else _JsonFormat()
+        self._format = formatter(form)
 
     def shows(self, level: str) -> bool:
         """Whether messages of `level` are shown."""
@@ -91,6 +91,15 @@ class Log:
             count, self._left_out = self._left_out, 0
             self._write("warn", f"stderr was blocked; {count} messages of ginit's are left out here", None)
         self._writer.put(self._format(level, message, subject))
+
+
+def formatter(form: str) -> Callable[[str, str, Subject | None], bytes]:
+    """What makes a line of a level, a message and whom it is about.
+
+    Args:
+        form: `text` or `json`.
+    """
+    return _format_text if form == "text" else _JsonFormat()
 
 
 def _format_text(level: str, message: str, subject: Subject | None) -> bytes:

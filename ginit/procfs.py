@@ -47,6 +47,11 @@ class Stat(NamedTuple):
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started
 
 
+def is_mounted() -> bool:
+    """Whether there is a /proc."""
+    return os.path.exists("/proc/self/stat")
+
+
 def is_of_this_namespace() -> bool:
     """Whether the PIDs in /proc are those of this process's PID namespace; so they are where there is no /proc."""
     try:
@@ -56,8 +61,11 @@ def is_of_this_namespace() -> bool:
 
 
 def may_be_stopped(pid: int) -> bool:
-    """Whether a process is stopped by a signal, or /proc doesn't say; it isn't if it has ended."""
-    stat = read_stat(pid)
+    """Whether a process is stopped by a signal, or that can't be told; it isn't if it has ended."""
+    try:
+        stat = read_stat(pid)
+    except OSError:  # too many open files, say
+        return True
     return stat is None or stat.stopped
 
 

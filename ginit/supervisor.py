@@ -14,7 +14,7 @@ from gevent.event import Event
 
 from . import procfs
 from .adoption import Adopter
-from .child import Spawner, StartError, describe, signal_name
+from .child import Spawner, StartError, describe, shortage, signal_name
 from .directory import find_services
 from .lines import printable
 from .log import Subject
@@ -197,8 +197,13 @@ class Supervisor:
         self._stop_if_nothing_is_left()
 
     def look_failed(self, error: Exception) -> None:
-        """Stop everything: something is wrong in ginit itself."""
-        self._failed(error)
+        """Stop everything: something is wrong in ginit itself. Where something is short only, look again."""
+        reason = shortage(error)
+        if reason is None:
+            self._failed(error)
+        elif reason not in self._failures:  # what comes again and again is told once
+            self._failures.add(reason)
+            self._log.error(f"can't look for reparented processes: {reason}; trying again until it can be done")
 
     # The phases of a run.
 
@@ -206,6 +211,8 @@ class Supervisor:
         if not procfs.is_of_this_namespace():
             self._fail("/proc is another PID namespace's, whose processes aren't ginit's; mount one (unshare --mount-proc)")
             return
+        if not procfs.is_mounted():
+            self._log.warn("no /proc is mounted: reparented processes can't be seen, so they aren't terminated or waited for")
         if os.getpid() != 1:
             self._become_subreaper()
         self._orphans.start(self._reaper.watched)
@@ -264,7 +271,7 @@ class Supervisor:
                 return
 
     def _orphans_ended(self) -> bool:
-        return self._settings.reparenting_policy == "ignore" or self._reaper.childless()
+        return self._settings.reparenting_policy == "ignore" or self._reaper.childless() or not procfs.is_mounted()
 
     def _deadline_of_loggers(self, deadline: float | None) -> float | None:
         """When to leave the log programs behind that are all that's left, and wait for what an ignored process prevents."""

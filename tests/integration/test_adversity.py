@@ -9,7 +9,7 @@ import shutil
 
 import psutil
 import pytest
-from harness import GINIT, as_another_user, leave, wait_for
+from harness import GINIT, as_another_user, leave, wait_for, write_executable
 from machine import cannot, require
 
 pytestmark = pytest.mark.usefixtures("_uncovered")
@@ -85,13 +85,59 @@ def test_too_few_open_files_for_all_services_stop_those_that_run(services, start
     assert started == ended
 
 
-def test_open_files_that_run_out_later_stop_everything(services, start):
+def test_open_files_that_run_out_later_are_told_and_change_nothing_else(services, start):
+    services.add("leaving", f"until [ -e go ]; do sleep 0.01; done; {leave('sleep 1234')}; exec sleep 1000")
+    add_services(services)
+    ginit = start(LOG_LEVEL="info")
+    wait_for(lambda: children(ginit).count("sleep") == len(SERVICES))
+    soft, hard = ginit.psutil.rlimit(resource.RLIMIT_NOFILE)
+    ginit.psutil.rlimit(resource.RLIMIT_NOFILE, (3, hard))
+    # It opens a file for each look.
+    ginit.wait_for_line("error: can't look for reparented processes: too many open files; raise the limit", "stderr")
+    (services.path / "leaving" / "go").touch()
+    ginit.wait_for_line("leaving/run: .* [0-9]+$", "stderr")
+    ginit.psutil.rlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    ginit.wait_for_line("terminating a reparented process: sleep 1234", "stderr")
+    assert ginit.stop() == 0
+    assert "unexpected" not in ginit.stderr.text
+
+
+def test_without_open_files_ginit_stops_as_ever(services, start):
     add_services(services)
     ginit = start()
     wait_for(lambda: all_run(ginit))
     ginit.psutil.rlimit(resource.RLIMIT_NOFILE, (3, ginit.psutil.rlimit(resource.RLIMIT_NOFILE)[1]))
-    # It opens a file for each look.
-    assert_clear_error(ginit, "Too many open files")
+    ginit.wait_for_line("can't look for reparented processes: too many open files", "stderr")
+    assert ginit.stop() == 0
+    assert sum("not JSON" not in line for line in ginit.stderr.lines) == 1
+
+
+@pytest.mark.parametrize("policy", ["terminate", "adopt", "ignore"])
+def test_without_proc_what_can_t_be_seen_isn_t_waited_for(services, start, policy):
+    services.add("web", "sleep 1234 & exit 0")
+    ginit = start(
+        popen={"command": ["sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh", GINIT]}, REPARENTING_POLICY=policy
+    )
+    assert ginit.wait() == 0
+    assert "warn: no /proc is mounted: reparented processes can't be seen" in ginit.stderr.text
+
+
+def test_a_program_that_has_become_another_user_may_open_its_stdout_and_stderr(services, start):
+    if os.geteuid() != 0:
+        cannot("only root may become another user")
+    require("setpriv")
+    script = "echo out >/dev/stdout; echo err >/dev/stderr; exec sleep 1000"
+    services.add("web", f"exec setpriv --reuid=54321 --regid=54321 --clear-groups sh -c '{script}'")
+    services.add(
+        "log", "exec setpriv --reuid=54321 --regid=54321 --clear-groups sh -c 'echo logged >/dev/stdout; exec sleep 1000'"
+    )
+    (services.path / "log" / "log").mkdir()
+    write_executable(services.path / "log" / "log" / "run", "exec cat")
+    ginit = start(JSON_STDOUT="0")
+    ginit.wait_for_line("web/run: out")
+    ginit.wait_for_line("web/run: err", "stderr")
+    ginit.wait_for_line("log/run: logged")
+    assert ginit.stop() == 0
 
 
 @pytest.mark.parametrize("number", range(1, 6))

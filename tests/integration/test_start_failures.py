@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -262,6 +263,14 @@ def test_an_invalid_setting_is_an_error_and_nothing_starts(services, start, pref
     assert text.startswith(f"ginit: error: {prefix}_{name} takes ")
     assert all(word in text for word in takes)
     assert not (directory / "started").exists()
+
+
+def test_invalid_settings_are_objects_where_stderr_is_to_be(services, start):
+    services.add("web", "exec sleep 1000")
+    ginit = start(LOG_FORMAT="json", MAX_LINE="0")
+    assert ginit.wait() == 1
+    (error,) = map(json.loads, ginit.stderr.lines)
+    assert (error["level"], error["message"]) == ("error", "GINIT_MAX_LINE takes a whole number of bytes, 1 or more, not '0'")
 
 
 def test_each_invalid_setting_is_named(services, start):
