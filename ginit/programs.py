@@ -25,23 +25,23 @@ _NOT_STARTED = 111 << 8
 class Program(Task):
     """One of a service's two programs."""
 
-    __slots__ = ("_is_asked", "_log", "_policy", "_restarts", "_sent", "_service", "executable")
+    __slots__ = ("_is_asked", "_log", "_policy", "_restarts", "_sent", "_service")
 
     #: How it's called in messages and in the output.
     stage: str
+    #: Where it is in the service's directory.
+    name: bytes
     #: Whether it can be told to exit, which takes the service with it.
     can_exit = False
 
-    def __init__(self, service: Service, executable: bytes, restart: RestartPolicy, want: Want) -> None:
+    def __init__(self, service: Service, restart: RestartPolicy, want: Want) -> None:
         """
         Args:
             service: whose it is.
-            executable: the path of its program.
             restart: whether that is started again when it ends.
             want: whether it's to be started.
         """
         super().__init__(want)
-        self.executable = executable
         self._service = service
         self._log: Log = service.log
         self._policy = restart
@@ -49,6 +49,11 @@ class Program(Task):
         # Whether its program was told to end, and the signals that it was sent.
         self._is_asked = False
         self._sent: tuple[int, ...] = ()
+
+    @property
+    def executable(self) -> bytes:
+        """The path of its program."""
+        return self._service.file(self.name)
 
     def kill(self, signum: int) -> None:
         """Send its program a signal, if it runs."""
@@ -110,7 +115,7 @@ class Program(Task):
         return not self._service.owner.stopping
 
     def _start_failed(self, error: StartError) -> float | None:
-        return _RETRY_PAUSE if self._service.owner.start_failed(self._service, error) else None
+        return _RETRY_PAUSE if self._service.owner.start_failed(self._subject(), error) else None
 
     def _ended(self, child: Child, lived: float) -> float | None:
         assert child.status is not None
@@ -131,6 +136,7 @@ class Run(Program):
 
     __slots__ = ()
     stage = "run"
+    name = b"run"
     can_exit = True
 
     def customize(self, command: bytes) -> bool:
@@ -213,6 +219,7 @@ class Logger(Program):
 
     __slots__ = ()
     stage = "log"
+    name = b"log/run"
 
     def read_on(self) -> None:
         """Have it go on if it is paused."""

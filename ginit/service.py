@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import Callable, Mapping, Optional, Protocol, Sequence
@@ -25,8 +26,8 @@ class Owner(Protocol):
     def stopping(self) -> bool:
         """Whether nothing is to be started any more."""
 
-    def start_failed(self, service: Service, error: StartError) -> bool:
-        """A program of the service can't be started.
+    def start_failed(self, subject: Subject, error: StartError) -> bool:
+        """A program of a service's can't be started.
 
         Returns:
             Whether another try is to be made. What of the service did start is waited for.
@@ -67,6 +68,7 @@ class Service:
         "_open_controls",
         "_output",
         "_path",
+        "_place",
         "_read_end",
         "_scripts",
         "_spawner",
@@ -90,6 +92,8 @@ class Service:
         owner: Owner,
         restart: RestartPolicy,
         open_controls: OpenControls | None = None,
+        *,
+        follow: bool = False,
     ) -> None:
         """Start it as soon as the hub runs.
 
@@ -100,11 +104,13 @@ class Service:
             owner: is told what happens.
             restart: whether its programs are started again when they end.
             open_controls: makes it controllable.
+            follow: whether its directory may be renamed, and is the same one then.
         """
         self.name = os.path.basename(path)
         self.owner = owner
         self.log = output.log
         self._path = os.path.realpath(path)  # a link may be taken away while the service runs
+        self._place = _open_place(path) if follow else None
         self._spawner = spawner
         self._output = output
         self._open_controls = open_controls
@@ -118,11 +124,11 @@ class Service:
         self._read_end: int | None = None
         self._write_end: int | None = None
         want = Want.DOWN if self.has_file(b"down") else Want.UP
-        self.run = Run(self, self._file(b"run"), restart, want)
+        self.run = Run(self, restart, want)
         self.logger: Logger | None = None
         if self.has_file(b"log/run"):
             want = Want.DOWN if self.has_file(b"log/down") else Want.UP
-            self.logger = Logger(self, self._file(b"log", b"run"), restart, want)
+            self.logger = Logger(self, restart, want)
         # Those that may run still of the scripts that go with `run`.
         self._scripts: tuple[tuple[str, Child], ...] = ()
         self._stopper: gevent.Greenlet[[bytes], None] | None = None
@@ -177,9 +183,6 @@ class Service:
     def _tasks(self) -> list[Program]:
         return [self.run] if self.logger is None else [self.logger, self.run]
 
-    def _file(self, *names: bytes) -> bytes:
-        return os.path.join(self._path, *names)
-
     def _live(self) -> None:
         if self.owner.stopping:
             return
@@ -199,12 +202,15 @@ class Service:
             if self._stopper is not None:
                 self._stopper.join()
         except StartError as error:
-            self.owner.start_failed(self, error)
+            self.owner.start_failed(Subject(self.name, "run"), error)
         finally:
             # An error leaves at once, whatever runs still: it's the owner who stops that.
             self._close_write_end()
             for opened in controls.values():
                 opened.close()
+            if self._place is not None:
+                place, self._place = self._place, None
+                os.close(place)
 
     def _live_with(self, logger: Logger) -> None:
         self._read_end, self._write_end = open_pipe(self.name)
@@ -265,20 +271,27 @@ class Service:
         """Start one of the scripts that go with `run`; see `spawn`."""
         # As runsv(8) does, but for `terminate`, whose lines are told from those of `run`.
         stdout = None if stage == "term" else self._write_end
-        child = self.spawn(stage, self._file(name), None, stdout, arguments, environ)
+        child = self.spawn(stage, self.file(name), None, stdout, arguments, environ)
         self._scripts = tuple((name, script) for name, script in self._scripts if script.status is None)
         if stage != "finish":
             self._scripts += ((stage, child),)
         return child
 
+    def file(self, name: bytes) -> bytes:
+        """The path of something in the service's directory."""
+        if self._place is not None:
+            with contextlib.suppress(OSError):
+                self._path = os.readlink(b"/proc/self/fd/%d" % self._place)
+        return os.path.join(self._path, name)
+
     def has_file(self, name: bytes) -> bool:
         """Whether something of that name is in the service's directory."""
-        return os.path.lexists(self._file(name))
+        return os.path.lexists(self.file(name))
 
     def has_script(self, name: bytes) -> bool:
         """Whether a file of that name is in the service's directory, and its owner may execute it."""
         try:
-            mode = os.stat(self._file(name)).st_mode
+            mode = os.stat(self.file(name)).st_mode
         except OSError:
             return False
         return stat.S_ISREG(mode) and bool(mode & stat.S_IXUSR)
@@ -318,7 +331,7 @@ class Service:
                 self._output.pump_stdout(read_end, self.name, "run" if stage == "log" else stage)
             child = self._spawner.spawn(
                 executable,
-                self._file(b"log") if stage == "log" else self._path,
+                os.path.dirname(executable) if stage == "log" else self._path,
                 {b"GINIT_SERVICE": self.name, **(environ or {})},
                 stdin,
                 write_end if stdout is None else stdout,
@@ -330,3 +343,11 @@ class Service:
                 os.close(write_end)
         self.log.info("started", Subject(self.name, stage, child.pid))
         return child
+
+
+def _open_place(path: bytes) -> int | None:
+    """A descriptor by which a directory is found under whatever name; None where none can be had."""
+    try:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None

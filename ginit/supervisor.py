@@ -70,8 +70,8 @@ class Supervisor:
         self._spawner = Spawner(self._reaper, environ, settings.sessions)
         self._open_controls = self._import_controls() if settings.supervise else None
         self._rescan: Rescan | None = None
-        #: Of services in runsvdir's place: why they couldn't be started when that was tried last.
-        self._start_errors: dict[bytes, str] = {}
+        #: In runsvdir's place, by program: why it couldn't be started when that was tried last.
+        self._start_errors: dict[str, str] = {}
 
     def run(self) -> int:
         """Run the services until they are to stop and have stopped.
@@ -123,18 +123,19 @@ class Supervisor:
         """Whether a reason to stop has come."""
         return self._status is not None
 
-    def start_failed(self, service: Service, error: StartError) -> bool:
+    def start_failed(self, subject: Subject, error: StartError) -> bool:
         """Stop everything: a program of a service's can't be started. In runsvdir's place, have it tried again."""
+        program = str(subject)
         if not self._settings.runsvdir:
             self._fail(str(error))
-        elif self._start_errors.get(service.name) != str(error):  # what comes again and again is told once
-            self._start_errors[service.name] = str(error)
+        elif self._start_errors.get(program) != str(error):  # what comes again and again is told once
+            self._start_errors[program] = str(error)
             self._log.error(f"{error}; trying again until it can be")
         return self._settings.runsvdir
 
     def program_ended(self, service: Service, subject: Subject, status: int, pause: float | None) -> bool:
         """Decide what the end of a service's program means."""
-        self._start_errors.pop(service.name, None)
+        self._start_errors.pop(str(subject), None)
         if pause is not None and not self._is_told_to_stop():
             self._log.warn(f"{describe(status)}; starting it again{f' in {pause:g} s' if pause else ''}", subject)
             return True
@@ -240,7 +241,9 @@ class Supervisor:
         """Start a service."""
         if self._rescan is not None:
             self._services = [service for service in self._services if not service.ended]
-        service = Service(path, self._spawner, self._output, self, self._settings.restart, self._open_controls)
+        service = Service(
+            path, self._spawner, self._output, self, self._settings.restart, self._open_controls, follow=self._settings.runsvdir
+        )
         service.greenlet.rawlink(self._on_service_over)
         self._services.append(service)
         return service

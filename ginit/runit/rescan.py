@@ -72,7 +72,9 @@ class Rescan:
             elif identity not in found:
                 service.stop()
         for identity, path in found.items():
-            if identity not in self._services:
+            if identity in self._services:
+                self._services[identity].name = os.path.basename(path)
+            else:
                 service = self._services[identity] = self._add(path)
                 service.greenlet.rawlink(lambda _: self._has_ended.set())
 

@@ -169,6 +169,37 @@ def test_each_directory_and_each_link_to_one_is_a_service_unless_its_name_begins
     assert events(hidden) == []
 
 
+def test_a_service_whose_directory_is_renamed_is_the_same_one(runsvdir, services):
+    add(services, log_run="exec cat >>said")
+    runsvdir.start()
+    wait_until_controlled(services.path / "web")
+    directory = (services.path / "web").rename(services.path / "renamed")
+    other = add(services, run=RECORDER.replace("start", "other"), finish=FINISH, control_t="echo t >>events")
+    runsvdir.sv("restart", "renamed")
+    wait_for_events(directory, "start", "TERM", "start")
+    wait_for_event(other, "other")
+    assert events(other) == ["other"]
+    # Where nobody looks for services any more, it's ended; and what goes with it is found there, not in its successor's place.
+    hidden = directory.rename(services.path / ".hidden")
+    write_executable(hidden / "finish", FINISH)
+    wait_for_events(hidden, "start", "TERM", "start", "TERM", "finish 0 0")
+    assert events(other) == ["other"]
+
+
+def test_why_a_program_can_t_be_started_is_told_once_though_its_log_program_can_t_either(tmp_path, services):
+    directory = add(services, finish=FINISH, log_run="exec cat")
+    for name in ("run", "log/run"):
+        (directory / name).chmod(0o644)
+    runsvdir = Runsvdir("ginit", tmp_path, services)
+    ginit = runsvdir.start()
+    wait_for_event(directory, "finish 111 0", 4)
+    runsvdir.destroy()
+    (line,) = [line for line in ginit.stderr.lines if "web/run" in line]
+    assert "it isn't executable" in line
+    (line,) = [line for line in ginit.stderr.lines if "web/log/run" in line]
+    assert "it isn't executable" in line
+
+
 @pytest.mark.parametrize("option", ["-P", "--", "-Pmore"])
 def test_options_are_told_by_their_first_letter(runsvdir, services, option):
     directory = add(services)
