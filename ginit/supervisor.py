@@ -70,8 +70,8 @@ class Supervisor:
         self._spawner = Spawner(self._reaper, environ, settings.sessions)
         self._open_controls = self._import_controls() if settings.supervise else None
         self._rescan: Rescan | None = None
-        #: In runsvdir's place, by program: why it couldn't be started when that was tried last.
-        self._start_errors: dict[str, str] = {}
+        #: In runsvdir's place, by program: why it couldn't be started since it ran last.
+        self._start_errors: dict[str, set[str]] = {}
 
     def run(self) -> int:
         """Run the services until they are to stop and have stopped.
@@ -125,13 +125,14 @@ class Supervisor:
 
     def start_failed(self, subject: Subject, error: StartError) -> bool:
         """Stop everything: a program of a service's can't be started. In runsvdir's place, have it tried again."""
-        program = str(subject)
         if not self._settings.runsvdir:
             self._fail(str(error))
-        elif self._start_errors.get(program) != str(error):  # what comes again and again is told once
-            self._start_errors[program] = str(error)
+            return False
+        told = self._start_errors.setdefault(str(subject), set())
+        if str(error) not in told:  # what comes again and again is told once
+            told.add(str(error))
             self._log.error(f"{error}; trying again until it can be")
-        return self._settings.runsvdir
+        return True
 
     def program_ended(self, service: Service, subject: Subject, status: int, pause: float | None) -> bool:
         """Decide what the end of a service's program means."""
