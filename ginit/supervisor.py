@@ -95,7 +95,8 @@ class Supervisor:
                 gevent.sleep(STOPPING_LOOK_INTERVAL)
             self._attempt(self._orphans.close)
             self._log.info(f"exiting with status {self._status}")
-            self._attempt(self._finish_output) or self._attempt(self._finish_output)
+            for phase in (self._output.end_streams, self._flush_output):
+                self._attempt(phase) or self._attempt(phase)
         finally:
             signals.close()
             self._reaper.close()
@@ -112,8 +113,8 @@ class Supervisor:
             return False
         return True
 
-    def _finish_output(self) -> None:
-        if self._output.finish():
+    def _flush_output(self) -> None:
+        if self._output.flush():
             self._status = FAILURE
 
     # What services tell; see `service.Owner`.
