@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import time
 from typing import Iterator, NamedTuple
 
@@ -110,20 +109,6 @@ def read_ignored_signals() -> set[int]:
     start = data.index(b"\nSigIgn:") + len(b"\nSigIgn:")
     mask = int(data[start : data.index(b"\n", start)], 16)
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}
-
-
-def has_writers(pid: int, fd: int) -> bool:
-    """Whether somebody holds the write end of the pipe whose read end is descriptor `fd` of `pid`."""
-    try:
-        read_end = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        poll = select.poll()
-        poll.register(read_end, 0)  # a hang-up is always reported
-        return not any(events & select.POLLHUP for _, events in poll.poll(0))
-    finally:
-        os.close(read_end)
 
 
 def read_children(pid: int) -> list[int]:

@@ -276,12 +276,16 @@ class Supervisor:
                 return
 
     def _orphans_ended(self) -> bool:
-        return self._settings.reparenting_policy == "ignore" or self._reaper.childless() or not procfs.is_mounted()
+        return self._leaves_orphans() or self._reaper.childless()
+
+    def _leaves_orphans(self) -> bool:
+        """Whether reparented processes are neither terminated nor waited for."""
+        return self._settings.reparenting_policy == "ignore" or not procfs.is_mounted()
 
     def _deadline_of_loggers(self, deadline: float | None) -> float | None:
         """When to leave the log programs behind that are all that's left, and wait for what an ignored process prevents."""
-        if self._settings.reparenting_policy != "ignore":
-            return None  # then such a process is terminated
+        if not self._leaves_orphans():
+            return None  # such a process is terminated
         if not all(service.ended or service.log_waits_in_vain for service in self._services):
             return None
         return deadline or time.monotonic() + self._settings.drain_timeout
