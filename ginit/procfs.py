@@ -7,6 +7,8 @@ import os
 import time
 from typing import Iterator, NamedTuple
 
+#: The flag of a process that has been forked and hasn't executed a program since (linux/sched.h).
+_PF_FORKNOEXEC = 0x40
 #: Clock ticks a second, the unit of start times.
 _TICKS: int = os.sysconf("SC_CLK_TCK")
 
@@ -24,6 +26,8 @@ class Stat(NamedTuple):
     threads: int
     #: Seconds since the machine was started, to within a clock tick (10 ms on most).
     started: float
+    #: Whether it has executed a program since it was forked.
+    executed: bool
 
     @property
     def ended(self) -> bool:
@@ -39,6 +43,11 @@ class Stat(NamedTuple):
     def stopped(self) -> bool:
         """Whether it is stopped by a signal, and gets no other one but KILL and CONT."""
         return self.state == b"T"
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether the thread of that ID waits for something, and not for a processor or a disk."""
+        return self.state not in b"RD"
 
     @property
     def age(self) -> float:
@@ -87,7 +96,8 @@ def read_stat(pid: int) -> Stat | None:
     start, end = data.index(b"("), data.rindex(b")")
     fields = data[end + 2 :].split()
     user, system, started = (int(fields[place]) / _TICKS for place in (11, 12, 19))
-    return Stat(data[start + 1 : end], fields[0], int(fields[1]), user + system, int(fields[17]), started)
+    executed = not int(fields[6]) & _PF_FORKNOEXEC
+    return Stat(data[start + 1 : end], fields[0], int(fields[1]), user + system, int(fields[17]), started, executed)
 
 
 def read_command_line(pid: int) -> bytes:

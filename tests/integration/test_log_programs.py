@@ -227,6 +227,27 @@ def test_how_a_log_program_ends_after_its_service_doesnt_count(services, start, 
     assert ginit.wait() == exit_status
 
 
+#: Freezes ginit when that has seen the end of the log program, ends, and has ginit go on later.
+ENDS_WHILE_GINIT_IS_FROZEN = """\
+until [ -s log.pid ] && [ -e go ]; do sleep 0.01; done
+read log <log.pid
+touch end
+while kill -0 $log 2>/dev/null; do :; done
+kill -STOP $PPID
+(sleep 0.1; kill -CONT $PPID) &
+exit 115"""
+
+
+def test_what_a_service_says_counts_though_ginit_was_frozen_when_it_said_so(services, start):
+    directory = services.add(
+        "web", ENDS_WHILE_GINIT_IS_FROZEN, log="echo $$ >../log.pid; until [ -e ../end ]; do sleep 0.01; done; exit 4"
+    )
+    ginit = start(LOG_LEVEL="info", REPARENTING_POLICY="ignore", popen={"namespace": False})
+    (directory / "go").touch()
+    assert ginit.wait() == 0
+    assert "web/run: has disabled itself" in ginit.stderr.text
+
+
 def test_a_directory_log_without_a_run_is_no_log_program(services, start):
     directory = services.add("web", "echo hello")
     (directory / "log").mkdir()

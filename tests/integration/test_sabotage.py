@@ -193,8 +193,8 @@ def numbered(count: int, name: str = "line") -> str:
 )
 def test_an_unexpected_error_on_the_way_of_the_lines_loses_none(services, sabotage, target):
     held = "sleep 1000 & " if target == "pump:Pump.finish" else ""
-    services.add("web", f"trap '' TERM; {held}{numbered(3000)}; {numbered(3000)} >&2; exit 0")
-    ginit = sabotage(target, JSON_STDOUT="0", REPARENTING_POLICY="ignore")
+    web = services.add("web", f"trap '' TERM; touch armed; {held}{numbered(3000)}; {numbered(3000)} >&2; exit 0")
+    ginit = sabotage(target, after=web / "armed", JSON_STDOUT="0", REPARENTING_POLICY="ignore")
     assert ginit.wait() == 1
     expected = [f"web/run: line {number}" for number in range(1, 3001)]
     assert ginit.stdout.texts == expected
