@@ -53,6 +53,12 @@ class Output:
         source = _Source(Subject(service, stage), "stderr")
         self._start(fd, _LineStream(source, self._framer(), self._stderr, self._line_stamp(source.subject, source.name)))
 
+    @property
+    def waited_for(self) -> list[str]:
+        """The readers that haven't taken everything yet."""
+        named = {"stdout": self._stdout, "stderr": self._stderr}
+        return [f"the reader of {name}" for name, writer in named.items() if writer.pending]
+
     def end_streams(self) -> None:
         """Pass on what can be read still, until it's written or its reader has shown to be gone.
 

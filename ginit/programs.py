@@ -234,7 +234,9 @@ class Logger(Program):
 
     def _ended(self, child: Child, lived: float) -> float | None:
         run = self._service.run
+        assert child.status is not None
         if self.want is Want.EXIT or self._service.owner.stopping:
+            self._log.info(describe(child.status), self._subject())
             self._service.take_over_pipe()
             return None
         if not self._service.restarts and run.child is not None and run.want is Want.UP:
@@ -243,5 +245,6 @@ class Logger(Program):
                 run.child.exited.wait(_GRACE / 10)
             let_happen()
             if not run.running:
+                self._log.info(describe(child.status), self._subject())
                 return None  # what `run` says counts
         return super()._ended(child, lived)

@@ -9,7 +9,7 @@ from typing import Callable, Mapping, Optional, Protocol, Sequence
 
 import gevent
 
-from .child import Child, Spawner, StartError, open_pipe
+from .child import Child, Spawner, StartError, describe, open_pipe
 from .lines import printable
 from .log import Subject
 from .output import Output
@@ -135,12 +135,15 @@ class Service:
     @property
     def waited_for(self) -> list[str]:
         """Its processes that run, each with its PID."""
-        run = self.run.child
-        shown = [f"{printable(self.name)} ({run.pid})"] if run is not None and self.run.running else []
-        others = [("finish", self.run.finisher), ("log", self.logger.child if self.logger else None), *self._scripts]
-        return shown + [
-            f"{printable(self.name)}/{stage} ({child.pid})"
-            for stage, child in others
+        named = [
+            ("run", self.run.child),
+            ("finish", self.run.finisher),
+            ("log", self.logger.child if self.logger else None),
+            *self._scripts,
+        ]
+        return [
+            f"{printable(self.name)}/{stage} (PID {child.pid})"
+            for stage, child in named
             if child is not None and child.status is None
         ]
 
@@ -268,7 +271,13 @@ class Service:
         self._scripts = tuple((name, script) for name, script in self._scripts if script.status is None)
         if stage != "finish":
             self._scripts += ((stage, child),)
+        child.exited.rawlink(lambda _: self._script_ended(stage, child))
         return child
+
+    def _script_ended(self, stage: str, child: Child) -> None:
+        assert child.status is not None
+        if stage != "term" or child.status == 0:  # else it has a consequence, which is told with it
+            self.log.info(describe(child.status), Subject(self.name, stage, child.pid))
 
     def file(self, name: bytes) -> bytes:
         """The path of something in the service's directory."""

@@ -35,6 +35,8 @@ SERVICE_FAILURE = 3
 #: runsvdir(8)'s, when it's told by HUP to stop.
 HANGUP = 111
 
+#: Seconds after which it's told for the first time who is waited for; then after twice as long each time.
+_FIRST_NOTE = 5.0
 #: How often stopping is begun again after an unexpected error.
 _ATTEMPTS = 20
 
@@ -89,6 +91,7 @@ class Supervisor:
             self._attempt(self._stop_requested.wait)
             if self._rescan is not None:
                 self._rescan.close()
+            notes = gevent.spawn(self._tell_who_is_waited_for)
             # An error in ginit itself doesn't keep it from stopping what runs, unless it is there to stay.
             for _ in range(_ATTEMPTS):
                 if self._attempt(self._orphans.stop) and self._attempt(self._wait):
@@ -98,6 +101,7 @@ class Supervisor:
             self._log.info(f"exiting with status {self._status}")
             for phase in (self._output.end_streams, self._flush_output):
                 self._attempt(phase) or self._attempt(phase)
+            notes.kill()
         finally:
             signals.close()
             self._reaper.close()
@@ -163,12 +167,10 @@ class Supervisor:
         elif status == DISABLED:
             self._log.info("has disabled itself", subject)
             return True
-        elif status == 0:
-            self._log.info(f"{describe(status)}; stopping everything", subject)
-            self._request_stop(SUCCESS)
         else:
-            self._log.warn(f"{describe(status)}; stopping everything", subject)
-            self._request_stop(SERVICE_FAILURE)
+            hint = f"; with status {DISABLED} the others would go on" if status >= 0 else ""
+            self._log.reason(f"{describe(status)}; stopping everything{hint}", subject, failure=status != 0)
+            self._request_stop(SERVICE_FAILURE if status else SUCCESS)
         return False
 
     def _stop_if_nothing_is_left(self) -> None:
@@ -333,12 +335,24 @@ class Supervisor:
     def _on_signal(self, number: int) -> None:
         name = signal_name(number)
         if self.stopping:
-            waiting = [process for service in self._services for process in service.waited_for]
-            waiting += map(str, self._orphans.waited_for)
-            self._log.warn(f"{name} while stopping changes nothing; waiting for {', '.join(waiting) or 'the last lines'}")
+            self._log.warn(f"{name} while stopping changes nothing; waiting for {self._waited_for()}")
             return
         self._log.info(f"{name}: stopping everything")
         self._request_stop(HANGUP if number == signal.SIGHUP and self._settings.runsvdir else SUCCESS)
+
+    def _waited_for(self) -> str:
+        """Who keeps ginit from exiting."""
+        names = [process for service in self._services for process in service.waited_for]
+        names += map(str, self._orphans.waited_for)
+        return ", ".join(names or self._output.waited_for) or "what can't be seen"
+
+    def _tell_who_is_waited_for(self) -> None:
+        waited, pause = 0.0, _FIRST_NOTE
+        while True:
+            gevent.sleep(pause)
+            waited += pause
+            pause = waited
+            self._log.warn(f"still waiting for {self._waited_for()}, {waited:g} s after the stop was asked for")
 
     def _become_subreaper(self) -> None:
         try:

@@ -111,7 +111,7 @@ def test_with_services_a_dead_worker_ends_the_container(engine, run, application
     await_application(container)
     kill_worker(engine, container)
     assert container.wait() == 3
-    assert has_line(container.stderr(), "ginit: warn: worker/run: was ended by SIGKILL; stopping everything")
+    assert has_line(container.stderr(), "ginit: warn: worker/run: was ended by SIGKILL \\(PID ")
     assert has_line(container.stderr(), "web/run: .*Shutting down: Master")
 
 
@@ -160,7 +160,7 @@ def test_after_supervisord_a_program_that_dies_ends_the_container(engine, run, s
     break_worker(engine, container)
     assert container.wait() == 3
     assert has_line(container.stdout(), f"^{TIME} worker/run: FileNotFoundError")  # its stderr is its stdout
-    assert has_line(container.stderr(), "ginit: warn: worker/run: ended with status 1; stopping everything")
+    assert has_line(container.stderr(), "ginit: warn: worker/run: ended with status 1 \\(PID ")
 
 
 def test_before_supervisord_s_lines_are_nobody_s(run, supervised):

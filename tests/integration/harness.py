@@ -51,6 +51,15 @@ def descriptors(pid: int) -> dict[int, str]:
     return paths
 
 
+#: What ginit says, as text or in JSON, when a service has ended with 0 and everything is stopped.
+_FAREWELL = re.compile(rb"^.*ended with status 0( \(PID \d+\))?; stopping everything.*\n", re.MULTILINE)
+
+
+def without_farewell(data: bytes) -> bytes:
+    """What ginit printed but for the line with which most tests end: the service has done its work and ended with 0."""
+    return _FAREWELL.sub(b"", data) if b"; stopping everything" in data else data
+
+
 class Collector:
     """Reads a pipe in a thread, and keeps what it read. Stops reading while it is paused.
 
@@ -88,8 +97,12 @@ class Collector:
         assert not self._thread.is_alive(), "the pipe is still held open by somebody"
 
     @property
-    def data(self) -> bytes:
+    def all_data(self) -> bytes:
         return bytes(self._data)
+
+    @property
+    def data(self) -> bytes:
+        return without_farewell(self.all_data)
 
     @property
     def text(self) -> str:

@@ -14,7 +14,7 @@ import tty
 from pathlib import Path
 from typing import Callable
 
-from harness import Collector, Ginit, wait_for
+from harness import Collector, Ginit, wait_for, without_farewell
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
@@ -152,7 +152,7 @@ class Destination:
         """All that is still to be read; to be called when nobody but ginit writes any more."""
         self.close_fd()
         if self.reader < 0:
-            return self._path.read_bytes()
+            return without_farewell(self._path.read_bytes())
         collector = self._collector or self.read()
         collector.resume()
         collector.join()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -220,15 +222,22 @@ def test_when_a_service_ends_at_the_same_moment_as_its_log_program_its_word_coun
 
 def test_when_a_service_ends_within_10_ms_of_its_log_program_its_word_counts(services, start):
     follow = """\
-import os, select, time
-poll = select.poll()
-poll.register(1, 0)
+import os, time
+while not os.path.exists("log/pid"):
+    time.sleep(0.01)
+log = int(open("log/pid").read())
+os.unlink("log/pid")
 print("ready", file=open(2, "w"))
-poll.poll()
-time.sleep(0.003)
-os._exit(0)
+try:
+    while True:
+        os.kill(log, 0)
+except ProcessLookupError:  # it is reaped
+    time.sleep(0.003)
+    os._exit(0)
 """
-    directory = services.add("web", f"#!{sys.executable} -IS\n{follow}", log=OBEY.replace("echo", ":"))
+    directory = services.add(
+        "web", f"#!{sys.executable} -IS\n{follow}", log="echo $$ >new; mv new pid; " + OBEY.replace("echo", ":")
+    )
 
     def attempt() -> int:
         (directory / "log" / "end").unlink(missing_ok=True)
@@ -306,3 +315,77 @@ def test_a_directory_with_nothing_but_what_is_skipped_is_one_without_a_service(s
     assert ginit.wait() == 0
     assert ginit.stdout.data == b""
     assert "no service" in ginit.stderr.text
+
+
+# What is said of it.
+
+HINT = "; stopping everything; with status 115 the others would go on"
+
+
+@pytest.mark.parametrize(("end", "status"), [(0, 0), (4, 3)])
+def test_the_end_that_stops_everything_is_a_warning(services, start, end, status):
+    services.add("web", f"echo $$; exit {end}")
+    ginit = start(JSON_STDOUT="0")
+    assert ginit.wait() == status
+    pid = ginit.stdout.texts[0].split()[-1]
+    assert ginit.stderr.all_data.decode().endswith(f"Z ginit: warn: web/run: ended with status {end} (PID {pid}){HINT}\n")
+
+
+def test_the_end_of_an_adopted_process_that_stops_everything_is_a_warning(services, start):
+    services.add("web", "(sh -c 'until [ -e end ]; do sleep 0.01; done; exit 0' &); exec sleep 1000")
+    ginit = start(REPARENTING_POLICY="adopt")
+    ginit.wait_for_line("adopting", "stderr")
+    (services.path / "web" / "end").touch()
+    assert ginit.wait() == 0
+    assert re.search(f"ginit: warn: sh/\\d+: ended with status 0{HINT}\n", ginit.stderr.all_data.decode())
+
+
+@pytest.mark.parametrize(("end", "said"), [("exit 4", "ended with status 4"), ("kill -KILL $$", "was ended by SIGKILL")])
+def test_at_level_error_a_failure_has_its_reason(services, start, end, said):
+    services.add("web", end)
+    ginit = start(LOG_LEVEL="error")
+    assert ginit.wait() == 3
+    (text,) = ginit.stderr.texts
+    assert text.startswith(f"ginit: error: web/run: {said} (PID ")
+
+
+def test_who_is_waited_for_is_told_again_and_again(services, start):
+    stubborn = "trap '' TERM; echo ready; until [ -e end ]; do sleep 0.01; done"
+    web = services.add("web", stubborn, log="exec cat")
+    services.add("worker", "exec sleep 1000")
+    ginit = start(JSON_STDOUT="0")
+    ginit.wait_for_line("ready")
+    run, log = ginit.find("web/run")[0], ginit.find("cat")[0]
+    ginit.kill()
+    inside = [re.search(r"NSpid:.*\s(\d+)\n", Path(f"/proc/{process.pid}/status").read_text())[1] for process in (run, log)]
+    ginit.wait_for_line("10 s after the stop", "stderr")
+    (web / "end").touch()
+    assert ginit.wait() == 0
+    who = "web/run (PID {}), web/log (PID {})".format(*inside)
+    assert ginit.stderr.texts == [f"ginit: warn: still waiting for {who}, {n} s after the stop was asked for" for n in (5, 10)]
+
+
+def test_a_reader_that_is_waited_for_is_told(services, start):
+    services.add("web", "seq 20000; exit 0")
+    ginit = start(JSON_STDOUT="0", DRAIN_TIMEOUT="1000")
+    ginit.stdout.pause()
+    ginit.wait_for_line("still waiting for the reader of stdout, 5 s after the stop was asked for", "stderr")
+    ginit.stdout.resume()
+    assert ginit.wait() == 0
+    assert len(ginit.stdout.lines) == 20000
+
+
+def test_each_end_of_a_process_is_told_at_info_with_its_pid(services, start):
+    services.add("web", "exec sleep 1000", log="exec cat", terminate="kill $GINIT_PID")
+    ginit = start(LOG_LEVEL="info")
+    ginit.wait_for_line("web/run: started", "stderr")
+    ginit.wait_for_line("web/log: started", "stderr")
+    assert ginit.stop() == 0
+    started = dict(re.findall(r"info: web/(\w+): started \(PID (\d+)\)\n", ginit.stderr.text))
+    ended = re.findall(r"info: web/(\w+): (.*) \(PID (\d+)\)\n", ginit.stderr.text.replace("started", ""))
+    assert sorted(started) == ["log", "run", "term"]
+    assert {stage: (how, pid) for stage, how, pid in ended if how} == {
+        "run": ("was ended by SIGTERM", started["run"]),
+        "log": ("ended with status 0", started["log"]),
+        "term": ("ended with status 0", started["term"]),
+    }

@@ -40,7 +40,7 @@ def counting(count: int, *, stream: str = "stdout") -> str:
 @pytest.mark.parametrize("status", [0, 3, 4])
 def test_all_lines_are_out_of_a_service_that_writes_many_and_ends_at_once(services, start, json_stdout, stream, status):
     services.add("web", f"{counting(200_000, stream=stream)}; exit {status}")
-    ginit = start(JSON_STDOUT=json_stdout, LOG_LEVEL="error")
+    ginit = start(JSON_STDOUT=json_stdout, LOG_LEVEL="none")
     assert ginit.wait() == (3 if status else 0)
     assert is_counted(getattr(ginit, stream).lines, 200_000)
 
@@ -49,7 +49,7 @@ def test_all_lines_are_out_of_a_service_that_writes_many_and_ends_at_once(servic
 def test_all_lines_are_out_of_services_that_end_together(services, start, json_stdout):
     for number in range(10):
         services.add(f"s{number}", counting(5000))
-    ginit = start(JSON_STDOUT=json_stdout, LOG_LEVEL="error")
+    ginit = start(JSON_STDOUT=json_stdout, LOG_LEVEL="none")
     assert ginit.wait() == 0
     # The first that ends has the others stopped, wherever they are; but each process's lines are whole and in order.
     counts = []
@@ -73,7 +73,7 @@ def test_the_last_words_of_every_service_are_out(services, start, json_stdout):
 @STREAMS
 def test_what_a_killed_process_wrote_is_out_without_a_newline_too(services, start, stream):
     services.add("web", printf("one\ntwo", stderr=stream == "stderr") + "; kill -s KILL $$")
-    ginit = start(JSON_STDOUT="0", LOG_LEVEL="error")
+    ginit = start(JSON_STDOUT="0", LOG_LEVEL="none")
     assert ginit.wait() == 3
     assert without_stamps(getattr(ginit, stream)) == ["web/run: one", "web/run: two"]
 

@@ -148,7 +148,7 @@ def test_each_line_of_stderr_is_an_object(services, start, level):
         assert isinstance(each["message"], str)
         assert ("level" in each) != ("stream" in each)
         assert each.get("level", "error") in (shown or ["error"])
-    assert bool(own(ginit)) == (level not in ("none", "error"))
+    assert bool(own(ginit)) == (level != "none")
 
 
 def test_a_message_of_ginit_about_a_process_has_service_stage_and_pid(services, start):

@@ -917,6 +917,6 @@ def test_a_second_term_tells_what_is_waited_for(runsvdir, services):
     process.kill()
     wait_for((directory / "finishing").exists)
     process.kill()
-    process.wait_for_line(r"waiting for web/finish \(\d+\), web/log \(\d+\)$", "stderr")
+    process.wait_for_line(r"waiting for web/finish \(PID \d+\), web/log \(PID \d+\)$", "stderr")
     (directory / "end").touch()
     assert process.wait() == 0

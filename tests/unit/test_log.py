@@ -76,9 +76,30 @@ def test_a_message_that_cannot_be_written_is_no_error_for_whoever_says_it(say):
     assert failures == [error]
 
 
-def test_a_message_about_a_process_names_its_service_and_stage():
-    (line,) = written(lambda log: log.error("can't send TERM", Subject(b"web", "run", 41)))
-    assert re.fullmatch(TIME + " ginit: error: web/run: can't send TERM", line)
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("sending TERM", r"sending TERM \(PID 41\)"),
+        ("ended with status 0; stopping everything; bye", r"ended with status 0 \(PID 41\); stopping everything; bye"),
+    ],
+)
+def test_a_message_about_a_process_names_its_service_and_stage_and_pid(message, shown):
+    (line,) = written(lambda log: log.error(message, Subject(b"web", "run", 41)))
+    assert re.fullmatch(f"{TIME} ginit: error: web/run: {shown}", line)
+
+
+def test_a_message_about_a_reparented_process_has_its_pid_once():
+    (line,) = written(lambda log: log.error("was ended; bye", Subject(b"sleep", "41", 41)))
+    assert re.fullmatch(TIME + " ginit: error: sleep/41: was ended; bye", line)
+
+
+@pytest.mark.parametrize(
+    ("level", "failure", "shown"),
+    [("warn", False, "warn"), ("warn", True, "warn"), ("error", True, "error"), ("error", False, None), ("none", True, None)],
+)
+def test_the_reason_of_a_failure_is_told_as_long_as_errors_are(level, failure, shown):
+    lines = written(lambda log: log.reason("ended", Subject(b"web", "run"), failure=failure), level=level)
+    assert [line.split(": ")[1] for line in lines] == ([shown] if shown else [])
 
 
 def test_in_json_a_message_is_an_object():
