@@ -13,7 +13,7 @@ endif
 # The demo: Ctrl-C ends it.
 run: $(RUN_VENV)/ready
 	@echo "The demo runs. In another terminal: curl http://127.0.0.1:$${DEMO_PORT:-8080}/hello. Ctrl-C here ends it."
-	@PATH="$(CURDIR)/$(RUN_VENV)/bin:$$PATH" GINIT_LOG_LEVEL=$${GINIT_LOG_LEVEL-info} \
+	@exec env PATH="$(CURDIR)/$(RUN_VENV)/bin:$$PATH" GINIT_LOG_LEVEL=$${GINIT_LOG_LEVEL-info} \
 		$(RUN_VENV)/bin/python examples/foreground.py ginit examples/demo
 
 test: $(VENV)/ready
