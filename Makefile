@@ -1,14 +1,20 @@
-# Each target sets up what it needs, in .venv.
+# Each target sets up what it needs, in .venv; the demo needs little, and has that in an environment of its own.
 PYTHON ?= python3
 VENV := .venv
+RUN_VENV := .venv-run
 BIN := $(VENV)/bin
+
+ifneq ($(words $(CURDIR)),1)
+$(error The path of this directory has a space in it, and the scripts that pip installs don't work there; move it: $(CURDIR))
+endif
 
 .PHONY: run test test-docker coverage lint format tox bench clean
 
 # The demo: Ctrl-C ends it.
-run: $(VENV)/ready
-	@PATH="$(abspath $(BIN)):$$PATH" GINIT_LOG_LEVEL=$${GINIT_LOG_LEVEL-info} \
-		$(BIN)/python examples/foreground.py ginit examples/demo
+run: $(RUN_VENV)/ready
+	@echo "The demo runs. In another terminal: curl http://127.0.0.1:$${DEMO_PORT:-8080}/hello. Ctrl-C here ends it."
+	@exec env PATH="$(CURDIR)/$(RUN_VENV)/bin:$$PATH" GINIT_LOG_LEVEL=$${GINIT_LOG_LEVEL-info} \
+		$(RUN_VENV)/bin/python examples/foreground.py ginit examples/demo
 
 test: $(VENV)/ready
 	$(BIN)/pytest --numprocesses 4 $(TESTS)
@@ -43,13 +49,21 @@ bench: $(VENV)/bench-ready
 	$(BIN)/python -m benchmarks $(BENCHARGS)
 
 clean:
-	rm -rf $(VENV) .tox build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(RUN_VENV) .tox build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+$(RUN_VENV)/ready: setup.cfg setup.py bin/ginit
+	@echo "Setting up $(@D), once: this ginit, gevent and python-json-logger. It takes some seconds."
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --upgrade pip
+	@$(@D)/bin/python -m pip install --quiet --editable .
+	@touch $@
+
 $(VENV)/ready: setup.cfg setup.py bin/ginit
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	@echo "Setting up $(@D), once: this ginit, and some fifty packages for tests and linting. It takes a minute or so."
+	@$(PYTHON) -m venv $(@D)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	@touch $@
 
 $(VENV)/bench-ready: $(VENV)/ready

@@ -80,9 +80,25 @@ def use(pids: Iterable[int]) -> Use:
     return Use(switches, nanoseconds / 1e9)
 
 
-def bytes_read(pid: int) -> int:
-    """Bytes that a process has read, from pipes too; a zombie can still be asked."""
-    return int(_read(PROC / str(pid) / "io").partition("rchar:")[2].split()[0])
+class BytesRead:
+    """How much a process has read, from pipes too.
+
+    The file is open as long as this is used: when the process has ended and isn't reaped, what it says can still be read,
+    but none but root may open it.
+    """
+
+    def __init__(self, pid: int) -> None:
+        """Begin with a process that runs."""
+        self._file = (PROC / str(pid) / "io").open()
+
+    def __call__(self) -> int:
+        """Bytes so far."""
+        self._file.seek(0)
+        return int(self._file.read().partition("rchar:")[2].split()[0])
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._file.close()
 
 
 def _read(path: Path) -> str:

@@ -42,7 +42,8 @@ class Reader:
         deadline = time.monotonic() + _PATIENCE
         while not self._reads(command[0]) and time.monotonic() < deadline:
             time.sleep(_PAUSE)
-        self._before = procfs.bytes_read(self._process.pid)
+        self._bytes_read = procfs.BytesRead(self._process.pid)
+        self._before = self._bytes_read()
 
     def _reads(self, name: str) -> bool:
         process = procfs.read_process(self._process.pid)
@@ -56,7 +57,7 @@ class Reader:
 
     def arrived(self) -> int:
         """Bytes that it has read."""
-        return procfs.bytes_read(self._process.pid) - self._before
+        return self._bytes_read() - self._before
 
     def ended(self) -> bool:
         """Whether it has come to the end of its input. It isn't reaped, so it can still be asked."""
@@ -81,6 +82,7 @@ class Reader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close_input()
+        self._bytes_read.close()
         self._process.kill()
         self._process.communicate()
 

@@ -71,7 +71,7 @@ def is_of_this_namespace() -> bool:
 def may_be_stopped(pid: int) -> bool:
     """Whether a process is stopped by a signal, or that can't be told; it isn't if it has ended."""
     try:
-        stat = read_stat(pid)
+        stat = read_stat(living_thread(pid))
     except OSError:  # too many open files, say
         return True
     return stat is None or stat.stopped
@@ -100,10 +100,28 @@ def read_stat(pid: int) -> Stat | None:
     return Stat(data[start + 1 : end], fields[0], int(fields[1]), user + system, int(fields[17]), started, executed)
 
 
+def living_thread(pid: int) -> int:
+    """The ID of a thread of `pid` that hasn't ended: the main one, else another; `pid` itself where there's none.
+
+    Where the main thread has ended and others go on, /proc/PID is the main thread's still: it has no descriptors, no memory and
+    no command line any more, isn't stopped when the others are, and none but root may look into it. /proc/TID has all that.
+
+    Raises:
+        OSError: /proc can't be read.
+    """
+    stat = read_stat(pid)
+    if stat is not None and stat.gone and not stat.ended:
+        for tid in read_threads(pid):
+            stat = read_stat(tid)
+            if stat is not None and not stat.gone:
+                return tid
+    return pid
+
+
 def read_command_line(pid: int) -> bytes:
     """Its command line, the arguments parted by spaces; empty where it has none (any more), or it's hidden."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+        with open(f"/proc/{living_thread(pid)}/cmdline", "rb", buffering=0) as file:
             return file.read(4096).rstrip(b"\0").replace(b"\0", b" ")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
@@ -231,6 +249,9 @@ class OpenFile(NamedTuple):
     locked: bool
 
 
+# Each of these takes a process for its main thread, which may have ended before it (see `living_thread`), or any thread.
+
+
 def list_descriptors(pid: int) -> list[int]:
     """The numbers of the open descriptors of `pid`, in their order; none where it has ended.
 
@@ -297,10 +318,11 @@ def list_processes() -> list[int]:
 
 def reads_from(pid: int, pipe: bytes) -> bool:
     """Whether `pid` has the pipe of that name open for reading, as far as it may be looked into."""
+    tid = living_thread(pid)
     with contextlib.suppress(PermissionError):
-        for fd in list_descriptors(pid):
-            if read_file_name(pid, fd) == pipe:
-                opened = read_open_file(pid, fd)
+        for fd in list_descriptors(tid):
+            if read_file_name(tid, fd) == pipe:
+                opened = read_open_file(tid, fd)
                 if opened is not None and opened.flags & os.O_ACCMODE == os.O_RDONLY:
                     return True
     return False

@@ -6,21 +6,69 @@ import os
 import random
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+#: Debian's package of each tool, where that has another name.
+_PACKAGES = {
+    "docker": "docker.io",
+    "flock": "util-linux",
+    "nginx": "nginx-light",
+    "prlimit": "util-linux",
+    "psql": "postgresql",
+    "redis-cli": "redis-tools",
+    "runsvdir": "runit",
+    "setpriv": "util-linux",
+    "setsid": "util-linux",
+    "sv": "runit",
+    "unshare": "util-linux",
+}
+#: What `cannot` is told where only root can do it.
+AS_ROOT = "run the tests as root"
 
-def require(tool: str) -> None:
+
+def require(*tools: str) -> None:
     """Skip where a tool is missing; fail in CI, where none may be."""
-    if shutil.which(tool) is None:
-        cannot(f"{tool} isn't installed")
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        verb = "isn't" if len(missing) == 1 else "aren't"
+        cannot(f"{' and '.join(missing)} {verb} installed", install(*(_PACKAGES.get(tool, tool) for tool in missing)))
 
 
-def cannot(message: str) -> NoReturn:
-    """Skip, for a reason that this machine gives; fail in CI."""
+def install(*packages: str) -> str:
+    """What `cannot` is told where Debian's `packages` are missing."""
+    return f"apt install {' '.join(sorted(set(packages)))}"
+
+
+def cannot(reason: str, remedy: str = "") -> NoReturn:
+    """Skip, for a reason that this machine gives; fail in CI.
+
+    Args:
+        reason: what is missing.
+        remedy: how to get it.
+    """
+    message = f"{reason} ({remedy})" if remedy else reason
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+
+
+def namespace_command() -> list[str]:
+    """What stands before a command to make it PID 1 of a PID namespace with a /proc of its own."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if os.geteuid() != 0:
+        command[1:1] = ["--user", "--map-root-user"]
+    return command
+
+
+def require_namespaces() -> None:
+    """Skip where the kernel gives no PID namespaces; fail in CI."""
+    require("unshare")
+    probe = subprocess.run([*namespace_command(), "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if probe.returncode:
+        remedy = "run the tests as root, and in a container with --privileged"
+        cannot(f"no PID namespaces here: {' '.join(probe.stderr.split())}", remedy)
 
 
 def free_port() -> int:

@@ -58,8 +58,9 @@ def find_pipelines(pid: int, own: Collection[int]) -> dict[File, str]:
         PermissionError: the process may not be looked into.
     """
     pipelines = {}
+    tid = procfs.living_thread(pid)
     for fd in STREAMS:
-        file = procfs.read_file(pid, fd)
+        file = procfs.read_file(tid, fd)
         if file is not None and stat.S_ISFIFO(file.mode):
             readers = [reader for reader in procfs.list_processes() if procfs.reads_from(reader, file.name)]
             if readers and not any(_belongs_to(reader, own) for reader in readers):

@@ -106,7 +106,7 @@ class StoppedProcess:
                     time.sleep(_PAUSE)  # by a thread that is about to end
                     continue
                 if _is_alive(tid):
-                    raise TraceError(_why_not(self._pid)) from error
+                    raise TraceError(_why_not(tid)) from error
             return
 
     def _choose(self) -> Tracee:
@@ -134,14 +134,14 @@ def _is_alive(tid: int) -> bool:
     return stat is not None and not stat.gone
 
 
-def _why_not(pid: int) -> str:
-    """Why ptrace(2) isn't permitted."""
+def _why_not(tid: int) -> str:
+    """Why ptrace(2) isn't permitted on a thread."""
     if not linux.is_allowed():
         return (
             "ptrace isn't allowed here; Docker's default seccomp profile allows it from Linux 4.8 and Docker 19.03 on, "
             "elsewhere allow it or add the capability SYS_PTRACE"
         )
-    status = procfs.read_status(pid)
+    status = procfs.read_status(tid)
     tracer = status.get(b"TracerPid", b"0").decode()
     if tracer != "0":
         return f"process {tracer} traces it"

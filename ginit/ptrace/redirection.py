@@ -119,7 +119,7 @@ class _Redirection:
     def _replace_copies(self, pid: int) -> list[int]:
         """Redirect the copies that a descendant has, and return its children."""
         with _explained(pid):
-            if find_targets(pid, self._originals, own=False):  # who has none needn't be stopped
+            if find_targets(procfs.living_thread(pid), self._originals, own=False):  # who has none needn't be stopped
                 wait_until_started(pid, self._started)
                 with StoppedProcess(pid) as tracee:
                     self._replace(pid, tracee, own=False)

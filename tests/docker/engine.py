@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
-from machine import cannot, require
+from machine import AS_ROOT, cannot, install, require
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds after which something that hasn't come is taken as never to come.
@@ -115,7 +115,10 @@ def running_engine() -> Iterator[Engine]:
         yield engine
         return
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
-        cannot("no engine runs, and none can be started: that takes dockerd and root")
+        cannot(
+            "no engine runs, and none can be started: that takes dockerd and root",
+            f"{install('docker.io', 'iptables')}, and {AS_ROOT}",
+        )
     with tempfile.TemporaryDirectory(prefix="ginit-tests-") as directory:
         path = Path(directory)
         host = f"unix://{path}/docker.sock"

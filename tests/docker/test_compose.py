@@ -8,7 +8,7 @@ import uuid
 import pytest
 from engine import ROOT, wait_for
 from guestbook import check_published, healthy, sign
-from machine import cannot
+from machine import cannot, install
 
 #: What the tests' machine takes: the base image that they have, a network for pip, a port that is free.
 OVERRIDE = """
@@ -32,7 +32,7 @@ def command(environ):
         except (OSError, subprocess.CalledProcessError):
             continue
         return words
-    return cannot("Compose isn't installed")
+    return cannot("Compose isn't installed", install("docker-compose"))
 
 
 @pytest.fixture

@@ -2,23 +2,20 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from harness import Ginit, Services, namespace_command
-from machine import cannot
+from harness import Ginit, Services
+from machine import require_namespaces
 from streams import Destination
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _namespaces() -> None:
     """Skip all of this where the kernel gives no PID namespaces; in CI, fail."""
-    probe = subprocess.run([*namespace_command(), "true"], capture_output=True, check=False)
-    if probe.returncode != 0:
-        cannot(f"no PID namespaces here: {probe.stderr.decode().strip()}")
+    require_namespaces()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Callable, Mapping, Sequence
 
 import psutil
-from machine import cannot, require
+from machine import AS_ROOT, cannot, namespace_command, require
 
 #: Seconds after which a condition that hasn't come true is taken as one that never will. Generous: it is reached only when
 #: a test fails.
@@ -32,14 +32,6 @@ def wait_for(condition: Callable[[], Any], what: str = "") -> Any:
         if time.monotonic() > deadline:
             raise AssertionError(f"never came true: {what or condition}")
         time.sleep(0.005)
-
-
-def namespace_command() -> list[str]:
-    """What stands before a command to make it PID 1 of a PID namespace with a /proc of its own."""
-    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    if os.geteuid() != 0:
-        command[1:1] = ["--user", "--map-root-user"]
-    return command
 
 
 def descriptors(pid: int) -> dict[int, str]:
@@ -278,8 +270,10 @@ def as_another_user(uid: int = 54321) -> list[str]:
     for directory in sorted(closed, reverse=True):  # the innermost is opened up last
         inside = [str(path.relative_to(directory)) for path in sorted(needed) if directory in path.parents]
         command = ["sh", "-c", _OPEN_UP, "sh", str(directory), *inside, "--", *command]
-    probe = [*namespace_command(), *command, GINIT, "--version"]
     require("setpriv")
+    if os.geteuid() != 0:
+        cannot("only root can become another user", AS_ROOT)
+    probe = [*namespace_command(), *command, GINIT, "--version"]
     result = subprocess.run(probe, capture_output=True, text=True)
     if result.returncode:
         cannot(f"ginit can't be run as another user here: {result.stderr}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from harness import GINIT, as_another_user, children, descriptors, wait_for, write_executable
-from machine import require
+from machine import AS_ROOT, cannot, require
 
 #: Prints a number every few milliseconds to each stream, or tries to. No shell: that has another stdout for a moment whenever it
 #: prints to its stderr, and remembers that a stream was closed.
@@ -303,8 +304,7 @@ def test_a_program_of_many_threads_is_adopted(daemon, start, main_thread_ends):
 
 
 def test_redis_that_daemonizes_is_adopted(services, start):
-    require("redis-server")
-    require("redis-cli")
+    require("redis-server", "redis-cli")
     directory = services.add(
         "redis", 'redis-server --daemonize yes --port 0 --unixsocket "$PWD/socket" --dir "$PWD"\nexec sleep 1000'
     )
@@ -503,6 +503,8 @@ def test_nothing_is_redirected_where_ptrace_is_forbidden(daemon, start):
 
 
 def test_one_of_another_user_is_not_redirected_without_the_right_to(daemon, start):
+    if os.geteuid() != 0:
+        cannot("only root can become another user", AS_ROOT)
     require("setpriv")
     daemon("exec setpriv --reuid=54321 --regid=54321 --clear-groups sleep 1234", until=executes("sleep"))
     without = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", GINIT)

@@ -10,7 +10,7 @@ import shutil
 import psutil
 import pytest
 from harness import GINIT, as_another_user, leave, wait_for, write_executable
-from machine import cannot, require
+from machine import AS_ROOT, cannot, require
 
 pytestmark = pytest.mark.usefixtures("_uncovered")
 
@@ -124,7 +124,7 @@ def test_without_proc_what_can_t_be_seen_isn_t_waited_for(services, start, polic
 
 def test_a_program_that_has_become_another_user_may_open_its_stdout_and_stderr(services, start):
     if os.geteuid() != 0:
-        cannot("only root may become another user")
+        cannot("only root can become another user", AS_ROOT)
     require("setpriv")
     script = "echo out >/dev/stdout; echo err >/dev/stderr; exec sleep 1000"
     services.add("web", f"exec setpriv --reuid=54321 --regid=54321 --clear-groups sh -c '{script}'")
@@ -217,7 +217,7 @@ def start_where_proc_hides(public_services, start):
 
     def start_where_proc_hides(how, policy):
         if os.geteuid() != 0:
-            cannot("only root may make a program that becomes another user's")
+            cannot("only root can become another user", AS_ROOT)
         leave = "(./sleep 1234 & while cat /proc/$!/comm; do sleep 0.01; done >/dev/null 2>&1)"  # until it's hidden
         sleep = public_services.add("web", f"{leave}; exec sleep 1000") / "sleep"
         shutil.copy(shutil.which("sleep"), sleep)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from download import LARGE, Download
 from harness import wait_for
-from machine import cannot, free_port, require
+from machine import cannot, free_port, install, require
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 AS_ROOT = os.geteuid() == 0
@@ -81,8 +81,7 @@ def test_without_its_terminate_nginx_cuts_its_connections(download):
 
 
 def test_redis_saves_when_it_is_stopped(start_example, directory):
-    require("redis-server")
-    require("redis-cli")
+    require("redis-server", "redis-cli")
     port = free_port()
 
     def run(*command):
@@ -141,7 +140,7 @@ class Database:
 def database(start_example, directory):
     require("psql")
     if not shutil.which("postgres") and not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
-        cannot("PostgreSQL isn't installed")
+        cannot("PostgreSQL isn't installed", install("postgresql"))
     database = Database(start_example, directory)
     yield database
     database.close()

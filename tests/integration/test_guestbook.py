@@ -48,8 +48,7 @@ class Guestbook(Ginit):
 
 @pytest.fixture
 def start(tmp_path):
-    for tool in ("nginx", "redis-server", "flock"):
-        require(tool)
+    require("nginx", "redis-server", "flock")
     started = []
 
     def start(**settings):

@@ -90,8 +90,7 @@ class Runsvdir:
 
 @pytest.fixture(params=["runit", "ginit"])
 def runsvdir(request, tmp_path, services) -> Iterator[Runsvdir]:
-    for tool in ("runsvdir", "sv"):
-        require(tool)
+    require("runsvdir", "sv")
     runsvdir = Runsvdir(request.param, tmp_path, services)
     yield runsvdir
     runsvdir.destroy()

@@ -15,7 +15,7 @@ from typing import Callable, Iterator
 import psutil
 import pytest
 from harness import GINIT, PATIENCE, Ginit, Services, as_another_user, wait_for
-from machine import cannot
+from machine import AS_ROOT, cannot
 
 USER = 54321
 RUN = "echo ready >&2; exec sleep 1000"
@@ -58,7 +58,7 @@ def victim(public_services: Services) -> Victim:
 @pytest.fixture(autouse=True)
 def _root() -> None:
     if os.geteuid() != 0:
-        cannot("only root can give files to another user")
+        cannot("only root can give files to another user", AS_ROOT)
 
 
 def give(path: Path) -> Path:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from machine import require_namespaces
 from support import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -315,6 +316,8 @@ def test_descendants_hold_memory_and_use_time():
 
 
 def test_a_command_that_ends_between_two_looks_has_stopped(tmp_path, monkeypatch):
+    require_namespaces()
+
     def processes():
         gate.write_text("open")
         namespace.wait(20)
@@ -330,6 +333,7 @@ def test_a_command_that_ends_between_two_looks_has_stopped(tmp_path, monkeypatch
 
 
 def test_the_whole_runs(tmp_path):
+    require_namespaces()
     command = [sys.executable, "-c", PATIENT, "--quick", "--works", "a,f", "--peers", "ginit,cat", "--repetitions", "1"]
     done = subprocess.run(
         [*command, "--lines", "2000", "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=100

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from machine import cannot
+from machine import AS_ROOT, cannot
 from support import run_script, write_executable
 
 from ginit.child import describe, exit_status, signal_name
@@ -163,7 +163,7 @@ def test_no_more_processes_allowed():
 
 def test_a_directory_that_may_not_be_entered(run):
     if os.geteuid() != 0:
-        cannot("only root can become another user")
+        cannot("only root can become another user", AS_ROOT)
     write_executable(run, "exit 0")
     run.parent.chmod(0o600)
     for parent in list(run.parent.parents)[:3]:

@@ -91,6 +91,27 @@ def test_a_process_whose_main_thread_has_ended_goes_on(start):
     wait_for(lambda: procfs.read_stat(process.pid).ended, "the end of the other one")
 
 
+def test_a_process_whose_main_thread_has_ended_is_looked_into_by_one_that_lives(start):
+    process = start(sys.executable, "-c", MAIN_THREAD_ENDS, stdin=subprocess.PIPE)
+    assert procfs.living_thread(process.pid) == process.pid
+    wait_for(lambda: state_of(process) == b"Z", "the end of its main thread")
+    tid = procfs.living_thread(process.pid)
+    assert tid != process.pid
+    assert tid in procfs.read_threads(process.pid)
+    assert procfs.list_descriptors(tid)
+    assert b"pthread_exit" in procfs.read_command_line(process.pid)
+    assert procfs.reads_from(process.pid, procfs.read_file_name(os.getpid(), process.stdin.fileno()))
+    assert procfs.has_writers(process.pid, 0)
+    assert not procfs.may_be_stopped(process.pid)
+    process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: procfs.read_stat(tid).stopped, "the stop")
+    assert procfs.may_be_stopped(process.pid)
+    process.kill()
+    wait_for(lambda: procfs.read_stat(process.pid).ended, "the end of the other one")
+    assert procfs.living_thread(process.pid) == process.pid
+    assert not procfs.may_be_stopped(process.pid)
+
+
 def test_a_stopped_process_is_told_from_a_running_one(start):
     sleep = start("sleep", "1000")
     sleep.send_signal(signal.SIGSTOP)

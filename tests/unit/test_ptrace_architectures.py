@@ -7,11 +7,12 @@ from pathlib import Path
 
 import capstone
 import pytest
-from machine import cannot
+from machine import cannot, install
 
 from ginit.ptrace.architectures import AARCH64, ARCHITECTURES, X86_64
 
-#: Debian's linux-libc-dev and libc6-dev, and linux-libc-dev-arm64-cross.
+#: Debian's packages of the kernel's headers, and where they put them.
+PACKAGES = {"x86_64": ("libc6-dev", "linux-libc-dev"), "aarch64": ("linux-libc-dev-arm64-cross",)}
 HEADERS = {"x86_64": Path("/usr/include/x86_64-linux-gnu"), "aarch64": Path("/usr/aarch64-linux-gnu/include")}
 NUMBERS = {"x86_64": "asm/unistd_64.h", "aarch64": "asm-generic/unistd.h"}
 REGISTERS = {"x86_64": ("sys/user.h", "user_regs_struct"), "aarch64": ("asm/ptrace.h", "user_pt_regs")}
@@ -30,7 +31,7 @@ EACH = pytest.mark.parametrize("architecture", [X86_64, AARCH64], ids=lambda arc
 def header(architecture, name):
     path = HEADERS[architecture.machine] / name
     if not path.exists():
-        cannot(f"{path} isn't installed")
+        cannot(f"the kernel's headers of {architecture.machine} aren't installed", install(*PACKAGES[architecture.machine]))
     return path.read_text()
 
 

@@ -33,13 +33,13 @@ from ginit.ptrace.tracee import Tracee
 if platform.machine() not in ("x86_64", "aarch64"):
     pytest.skip(f"ginit doesn't redirect on {platform.machine()}", allow_module_level=True)
 
-#: Of futex, nanosleep, read and getppid.
-NUMBERS = {"x86_64": (202, 35, 0, 110), "aarch64": (98, 101, 63, 173)}[platform.machine()]
+#: Of futex, nanosleep, read, getppid and exit, which ends a thread.
+NUMBERS = {"x86_64": (202, 35, 0, 110, 60), "aarch64": (98, 101, 63, 173, 93)}[platform.machine()]
 #: What the programs share: raw system calls, as Python's own functions hide what is interrupted, and a verdict a round.
 PRELUDE = f"""
 import ctypes, errno, itertools, os, time
 libc = ctypes.CDLL(None, use_errno=True)
-FUTEX, NANOSLEEP, READ, GETPPID = {NUMBERS}
+FUTEX, NANOSLEEP, READ, GETPPID, EXIT = {NUMBERS}
 def call(number, *arguments):
     result = libc.syscall(ctypes.c_long(number), *arguments)
     return result if result >= 0 else -ctypes.get_errno()
@@ -92,6 +92,15 @@ LOOPS = {
             result = call(FUTEX, ctypes.byref(word), 0, 7, ctypes.byref(Timespec(0, 5_000_000)), None, 0)
             verdict(result == -errno.ETIMEDOUT and time.monotonic() - begin >= 0.005, result)
     """,
+    "main thread has ended": """
+        import threading
+        def go_on():
+            while True:
+                time.sleep(0.001)
+                verdict(True)
+        threading.Thread(target=go_on, daemon=True).start()
+        call(EXIT, 0)
+    """,
     "many threads": """
         import threading
         def count(counts, place):
@@ -141,7 +150,8 @@ class Program:
         popen.setdefault("stdout", subprocess.DEVNULL)
         popen.setdefault("stderr", subprocess.DEVNULL)
         command = [sys.executable, "-c", PRELUDE + textwrap.dedent(source)] if isinstance(source, str) else source
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **popen)
+        popen.setdefault("stdin", subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, **popen)
         self.pid = self.process.pid
         self.remarks = []
         self._read_ends = []
@@ -165,7 +175,13 @@ class Program:
         self._read_ends = [] if but is None else [but]
 
     def descriptors(self) -> dict[int, str]:
-        return {int(fd): os.readlink(f"/proc/{self.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{self.pid}/fd")}
+        tid = procfs.living_thread(self.pid)
+        return {int(fd): os.readlink(f"/proc/{tid}/fd/{fd}") for fd in os.listdir(f"/proc/{tid}/fd")}
+
+    def end_main_thread(self) -> None:
+        """Have the main thread end, of a program that does so when it may read."""
+        self.process.stdin.close()
+        wait_for(lambda: procfs.read_stat(self.pid).gone, "the end of its main thread")
 
     def wait_until_it_runs(self) -> None:
         """Wait until it is itself, and not the interpreter that starts."""
@@ -456,6 +472,55 @@ def test_a_process_that_somebody_else_traces_is_refused(program):
     finally:
         tracer.terminate()
         tracer.wait()
+
+
+#: Another thread goes on, and the main one ends when it is told to.
+MAIN_THREAD_ENDS = """
+import threading
+threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+os.write(2, b"ready")
+os.read(0, 1)
+call(EXIT, 0)
+"""
+
+
+def test_a_thread_that_somebody_else_traces_is_refused_though_the_main_one_has_ended(program):
+    require("strace")
+    running = program(MAIN_THREAD_ENDS, stdin=subprocess.PIPE)
+    running.end_main_thread()
+    tid = procfs.living_thread(running.pid)
+    tracer = subprocess.Popen(["strace", "-o", "/dev/null", "-p", str(tid)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: f"TracerPid:\t{tracer.pid}\n" in Path(f"/proc/{tid}/status").read_text())
+        assert_refused(running, f"process {tracer.pid} traces it")
+    finally:
+        tracer.terminate()
+        tracer.wait()
+
+
+def test_a_pipe_to_another_process_stays_though_the_main_threads_of_both_have_ended(program):
+    read_end, write_end = os.pipe()
+    reader = program(f"os.dup2({read_end}, 5)\n{MAIN_THREAD_ENDS}", stdin=subprocess.PIPE, pass_fds=(read_end,))
+    writer = program(MAIN_THREAD_ENDS, stdin=subprocess.PIPE, stdout=write_end)
+    os.close(read_end)
+    os.close(write_end)
+    reader.end_main_thread()
+    writer.end_main_thread()
+    before = writer.descriptors()[1]
+    writer.redirect()
+    assert writer.descriptors()[1] == before
+    assert f"a pipe to process {reader.pid}" in " ".join(remark.text for remark in writer.remarks)
+
+
+def test_a_child_is_redirected_though_its_main_thread_has_ended(program, tmp_path):
+    with (tmp_path / "file").open("w") as file:
+        running = program(f"if os.fork():\n    time.sleep(1000)\n{MAIN_THREAD_ENDS}", stdin=subprocess.PIPE, stdout=file)
+    (child,) = wait_for(lambda: procfs.read_children(running.pid))
+    running.process.stdin.close()
+    wait_for(lambda: procfs.read_stat(child).gone, "the end of the child's main thread")
+    running.redirect()
+    assert os.readlink(f"/proc/{procfs.living_thread(child)}/fd/1").startswith("pipe:")
+    assert running.remarks == []
 
 
 def test_a_process_that_has_ended_is_refused(program):

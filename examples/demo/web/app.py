@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -27,9 +28,17 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     return [body]
 
 
+def read_port() -> int:
+    """The port to listen on."""
+    text = os.environ.get("DEMO_PORT") or "8080"
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        sys.exit(f"DEMO_PORT is no port: {text}")
+    return int(text)
+
+
 def main() -> None:
     """Serve until TERM."""
-    port = int(os.environ.get("DEMO_PORT", "8080"))
+    port = read_port()
     server = WSGIServer(("127.0.0.1", port), application, log=None)
     # Ctrl-C in a terminal reaches every process in it; here TERM alone decides, and that comes from ginit.
     gevent.signal_handler(signal.SIGINT, lambda: None)
@@ -37,7 +46,9 @@ def main() -> None:
     try:
         server.start()
     except OSError as error:
-        sys.exit(f"can't listen on port {port}: {error.strerror}; set DEMO_PORT to another one")
+        if error.errno == errno.EADDRINUSE:
+            sys.exit(f"another program listens on port {port} already; choose another port, as in `DEMO_PORT=18080 make run`")
+        sys.exit(f"can't listen on port {port}: {error.strerror}")
     log(event="listening", port=port)
     server.serve_forever()
     log(event="stopped")
