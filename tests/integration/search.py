@@ -1,4 +1,4 @@
-"""A random search: hypothesis draws cases, real processes are run for each, and a case that fails is told so that it can be run again.
+"""A random search: hypothesis draws cases, real processes are run for each, and a case that fails can be run again.
 
 `make test` runs a few cases of each search, `SOAK_CASES=2000 make soak` many. Variables:
 
@@ -94,7 +94,9 @@ class _Run:
         except Exception as error:  # noqa: BLE001  (whatever it is)
             self._first_failure = self._first_failure or time.monotonic()
             if not self._failures:
-                self._report(f"has found a failure: {type(error).__name__}: {error!s:.500}\nin {text}\nand looks for a simpler case")
+                self._report(
+                    f"has found a failure: {type(error).__name__}: {error!s:.500}\nin {text}\nand looks for a simpler case"
+                )
             self._failures[text] = AssertionError(f"{type(error).__name__}: {error}\n\n{self._advice(text)}")
             self._failures[text].__cause__ = error
         if text in self._failures:
