@@ -49,12 +49,15 @@ def main() -> "NoReturn":
         if name.startswith("GEVENT_") or name == "LIBEV_FLAGS":
             del os.environ[name]
     try:
+        import time
+
+        begun = time.process_time()
         from ginit import cli, patching
 
         patching.patch_signal()
     except ImportError as error:
         sys.exit(f"ginit: error: {sys.executable} can't import what ginit needs: {error}; install ginit with its dependencies")
-    status = cli.main(called_as, sys.argv[1:], environ)
+    status = cli.main(called_as, sys.argv[1:], environ, time.process_time() - begun)
     # Everything is written and every process is waited for. The interpreter's own clean-up would only take time, or wait
     # for a thread that is stuck in a write to a reader who has left.
     os._exit(status)

@@ -24,12 +24,14 @@ _PAUSES = (0.1, 0.4, 1.5)
 class Adopter:
     """Redirects the output of reparented processes to ginit, one after the other."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, started: float) -> None:
         """
         Args:
             output: takes what they print.
+            started: seconds of processor time after which a process isn't one any more that is starting.
         """
         self._output = output
+        self._started = started
         self._log = output.log
         # In turns, because the descendant of one may be the next one.
         self._turn = BoundedSemaphore()
@@ -68,7 +70,7 @@ class Adopter:
                 pump(read_end, service, subject.stage)
             for pause in (*_PAUSES, None):
                 pool = ThreadPool(1)
-                outcome = pool.apply(_redirect_here, (subject.pid, files, own))
+                outcome = pool.apply(_redirect_here, (subject.pid, files, own, self._started))
                 pool.kill()
                 if pause is None or not (isinstance(outcome, TraceError) and outcome.temporary):
                     break
@@ -84,7 +86,7 @@ class Adopter:
             self._log.info("its output is redirected", subject)
 
 
-def _redirect_here(pid: int, files: Mapping[int, int], own: Collection[int]) -> Outcome | Exception | None:
+def _redirect_here(pid: int, files: Mapping[int, int], own: Collection[int], started: float) -> Outcome | Exception | None:
     """Redirect a process in this thread, which holds nobody up while it waits.
 
     Returns:
@@ -93,7 +95,7 @@ def _redirect_here(pid: int, files: Mapping[int, int], own: Collection[int]) -> 
     try:
         from .ptrace.redirection import redirect  # with ctypes, which not every Python has
 
-        return redirect(pid, files, own)
+        return redirect(pid, files, own, started)
     except EndedError:
         return None
     except Exception as error:  # noqa: BLE001

@@ -34,13 +34,14 @@ Exit status: 0 told to stop, or the first service to end returned 0; 1 ginit fai
 """
 
 
-def main(name: str, arguments: list[str], environ: Mapping[bytes, bytes]) -> int:
+def main(name: str, arguments: list[str], environ: Mapping[bytes, bytes], start_cost: float = 0.0) -> int:
     """Run the command that is asked for, with `environ` for the services.
 
     Args:
         name: what ginit was called by, `runsvdir` for instance.
         arguments: the others.
         environ: the environment.
+        start_cost: seconds of processor time that the imports took.
 
     Returns:
         The exit status.
@@ -52,7 +53,7 @@ def main(name: str, arguments: list[str], environ: Mapping[bytes, bytes]) -> int
         return _complain(error, form=form)
     gevent.spawn_later(_PATCH_DELAY, _patch_subprocess)
     try:
-        return Supervisor(Settings.read(environ, directory, default), environ).run()
+        return Supervisor(Settings.read(environ, directory, default), environ, start_cost).run()
     except SettingsError as bad:
         return _complain(*bad.errors, form=form)
     except OSError as bad:

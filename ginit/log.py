@@ -75,6 +75,13 @@ class Log:
             for part in line.splitlines():
                 self.debug(part, subject)
 
+    def close(self) -> None:
+        """Say what was left out last."""
+        try:
+            self._tell_left_out()
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
+
     def _say(self, level: str, message: str, subject: Subject | None) -> None:
         try:
             self._write(level, message, subject)
@@ -87,10 +94,14 @@ class Log:
         if self._writer.pending > _LIMIT:
             self._left_out += 1
             return
+        self._tell_left_out()
+        self._writer.put(self._format(level, message, subject))
+
+    def _tell_left_out(self) -> None:
         if self._left_out:
             count, self._left_out = self._left_out, 0
-            self._write("warn", f"stderr was blocked; {count} messages of ginit's are left out here", None)
-        self._writer.put(self._format(level, message, subject))
+            # Whatever the level: what is left out would have been shown.
+            self._writer.put(self._format("warn", f"stderr was blocked; {count} messages of ginit's are left out here", None))
 
 
 def formatter(form: str) -> Callable[[str, str, Subject | None], bytes]:

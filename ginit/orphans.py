@@ -17,7 +17,9 @@ from . import procfs
 from .child import describe, exit_status
 from .lines import printable
 from .log import Log, Subject
+from .patience import Patience
 from .settings import SPARE
+from .signals import let_happen
 
 #: Seconds between two looks when nothing happens.
 LOOK_INTERVAL = 1.0
@@ -27,6 +29,8 @@ STOPPING_LOOK_INTERVAL = 0.1
 _LOOK_PAUSE = 0.01
 #: Seconds a process must have lived to be looked at: a younger one may be between fork and exec, and not itself yet.
 _GROWN_UP = 0.01
+#: Seconds for which one may be there that is held up between the two, as it doesn't get to run.
+_HELD_UP = 1.0
 #: The start time in /proc is cut to clock ticks of at most this many seconds.
 _TICK = 0.01
 #: Processes handled before other greenlets get their turn.
@@ -41,12 +45,22 @@ class _Orphan:
     def __init__(self, pid: int, command: bytes) -> None:
         self.pid = pid
         self.subject = Subject(command, str(pid), pid)
-        #: When it's due to be killed, on the monotonic clock; None when that isn't pending.
-        self.kill_at: float | None = None
+        #: How long it has until it's killed; None when that isn't pending.
+        self.patience: Patience | None = None
         #: Whether it counts as a service.
         self.adopted = False
         #: Whether it was told to end.
         self.told = False
+
+
+class _Youth:
+    """How long a process counts as young."""
+
+    __slots__ = ("grown_up", "held_up")
+
+    def __init__(self) -> None:
+        self.grown_up = Patience(_GROWN_UP, 2 * _GROWN_UP)
+        self.held_up = Patience(_HELD_UP, 2 * _GROWN_UP)
 
 
 class _Warnings:
@@ -98,22 +112,25 @@ class Owner(Protocol):
 class Orphans:
     """Looks for reparented processes, and has them terminated, adopted or ignored; the reaper reaps them."""
 
-    def __init__(self, log: Log, policy: str, kill_timeout: float, owner: Owner) -> None:
+    def __init__(self, log: Log, policy: str, kill_timeout: float, owner: Owner, started: float) -> None:
         """
         Args:
             log: ginit's messages.
             policy: of `settings.POLICIES`, or `settings.SPARE`.
             kill_timeout: seconds between TERM and KILL for one that is terminated.
             owner: is told of those that are adopted.
+            started: seconds of processor time after which a process isn't one any more that is starting.
         """
         self._log = log
         self._policy = policy
         self._kill_timeout = kill_timeout
+        self._started = started
         self._owner = owner
         self._own: Collection[int] = ()
         self._wake = Event()
         self._stopping = False
-        self._first_seen: dict[int, float] = {}
+        #: Those that were too young to be met, and for how long each may be.
+        self._young: dict[int, _Youth] = {}
         self._orphans: dict[int, _Orphan] = {}
         self._warnings = _Warnings(log)
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -138,8 +155,7 @@ class Orphans:
         self._wake.set()
         if self._policy == SPARE:
             self._policy = "terminate"
-            spared, self._orphans = self._orphans, {}  # to be met again
-            self._first_seen.update(dict.fromkeys(spared, 0.0))
+            self._orphans = {}  # they are to be met again
         for orphan in list(self._orphans.values()):
             if orphan.adopted:
                 self._tell_to_end(orphan)
@@ -157,7 +173,7 @@ class Orphans:
             pid: its PID, which may be another process's from now on.
             status: as waitpid(2) gives it.
         """
-        self._first_seen.pop(pid, None)
+        self._young.pop(pid, None)
         orphan = self._orphans.pop(pid, None)
         if orphan is None:
             return
@@ -184,11 +200,11 @@ class Orphans:
 
     def _pause(self) -> float:
         """Seconds until the next look."""
-        if self._first_seen:
+        if self._young:
             return _GROWN_UP
         pause = STOPPING_LOOK_INTERVAL if self._stopping else LOOK_INTERVAL
-        due = [orphan.kill_at for orphan in self._orphans.values() if orphan.kill_at is not None]
-        return max(0.0, min(pause, min(due) - time.monotonic())) if due else pause
+        due = [orphan.patience.left for orphan in self._orphans.values() if orphan.patience is not None]
+        return max(0.0, min(pause, *due)) if due else pause
 
     def _look(self) -> None:
         self._warnings.renew()
@@ -208,14 +224,12 @@ class Orphans:
         stat = procfs.read_stat(pid)
         hidden = stat is None and procfs.is_hidden_child(pid)
         if not hidden and (stat is None or stat.parent != os.getpid() or stat.ended):
-            self._first_seen.pop(pid, None)
+            self._young.pop(pid, None)
             return
-        command, age = (stat.command, stat.age) if stat is not None else (b"?", 0.0)
-        now = time.monotonic()
-        # By its start time or by our own clock: the one is coarse, the other doesn't know how old it was at first sight.
-        if age < _GROWN_UP + _TICK and now - self._first_seen.setdefault(pid, now) < _GROWN_UP:
+        if self._may_be_between_fork_and_exec(stat, self._young.setdefault(pid, _Youth())):
             return
-        self._first_seen.pop(pid, None)
+        self._young.pop(pid, None)
+        command = stat.command if stat is not None else b"?"
         orphan = self._orphans[pid] = _Orphan(pid, command)
         command_line = printable(procfs.read_command_line(pid) or command)
         if self._policy in ("ignore", SPARE):
@@ -230,8 +244,20 @@ class Orphans:
             try:
                 self._warnings.warn(f"terminating a reparented process: {command_line}", orphan.subject)
             finally:
-                orphan.kill_at = time.monotonic() + self._kill_timeout
+                orphan.patience = Patience(self._kill_timeout, 2 * LOOK_INTERVAL)
                 self._tell_to_end(orphan)
+
+    def _may_be_between_fork_and_exec(self, stat: procfs.Stat | None, youth: _Youth) -> bool:
+        """Whether a process isn't itself yet: named as another, and with that one's answers to signals."""
+        is_grown_up, is_held_up_no_more = youth.grown_up.is_over(), youth.held_up.is_over()
+        if stat is None:
+            return not is_grown_up
+        # By its start time or by our own clock: the one is coarse, the other doesn't know how old it was at first sight.
+        if stat.age < _GROWN_UP + _TICK and not is_grown_up:
+            return True
+        # Where a processor is hard to get, it may be older.
+        waits_for_processor = not stat.executed and not stat.sleeps and stat.processor_time < self._started
+        return waits_for_processor and not is_held_up_no_more
 
     def _tell_to_end(self, orphan: _Orphan) -> None:
         if orphan.told:
@@ -245,14 +271,14 @@ class Orphans:
             self._kill(orphan, signal.SIGCONT)  # or it couldn't act on TERM
 
     def _kill_overdue(self) -> None:
-        now = time.monotonic()
-        overdue: list[_Orphan] = [
-            orphan for orphan in self._orphans.values() if orphan.kill_at is not None and orphan.kill_at <= now
-        ]
+        overdue = [orphan for orphan in self._orphans.values() if orphan.patience is not None and orphan.patience.is_over()]
+        if overdue:
+            let_happen()
         for orphan in overdue:
-            orphan.kill_at = None
-            self._warnings.warn(f"killing a reparented process, {self._kill_timeout:g} s after TERM", orphan.subject)
-            self._kill(orphan, signal.SIGKILL)
+            if orphan.pid in self._orphans:  # it hasn't ended just now
+                orphan.patience = None
+                self._warnings.warn(f"killing a reparented process, {self._kill_timeout:g} s after TERM", orphan.subject)
+                self._kill(orphan, signal.SIGKILL)
 
     def _kill(self, orphan: _Orphan, signum: signal.Signals) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import gevent
 
@@ -19,67 +19,88 @@ class Output:
     """All that ginit writes: the services' streams and its own messages, on stdout and stderr."""
 
     def __init__(
-        self, settings: Settings, failed: Callable[[str, OSError], None], log_failed: Callable[[Exception], None]
+        self, settings: Settings, failed: Callable[[str, OSError], None], unexpected: Callable[[Exception], None]
     ) -> None:
         """
         Args:
             settings: the formats and limits.
             failed: called with `stdout` or `stderr` and the error when that can't be written to any more.
-            log_failed: as `Log` calls it.
+            unexpected: called with each unexpected error. What is queued is written all the same.
 
         Raises:
             OSError: stdout or stderr isn't open.
         """
         self._settings = settings
-        self._stdout, self._stderr = open_writers(failed)
-        self._pumps: set[Pump] = set()
-        self.log = Log(self._stderr, settings.log_level, settings.log_format, log_failed)
+        self._unexpected = unexpected
+        self._stdout, self._stderr = open_writers(failed, unexpected)
+        #: One where both are one file.
+        self._writers = list(dict.fromkeys((self._stdout, self._stderr)))
+        self._pumps: dict[Pump, _Stream] = {}
+        self.log = Log(self._stderr, settings.log_level, settings.log_format, unexpected)
 
     def pump_stdout(self, fd: int, service: bytes, stage: str) -> None:
         """Pass on, until it ends, the stream in the pipe `fd`, the stdout of a process of `service`."""
         subject = Subject(service, stage)
+        source = _Source(subject, "stdout")
         if self._settings.json_stdout:
-            self._start(
-                fd, _ObjectStream(self._framer(), self._stdout, _fields(subject), self._stderr, self._misfit_stamp(subject))
-            )
+            stamp = self._misfit_stamp(subject)
+            self._start(fd, _ObjectStream(source, self._framer(), self._stdout, _fields(subject), self._stderr, stamp))
         else:
-            self._start(fd, _LineStream(self._framer(), self._stdout, lines.text_stamp(str(subject))))
+            self._start(fd, _LineStream(source, self._framer(), self._stdout, lines.text_stamp(str(subject))))
 
     def pump_stderr(self, fd: int, service: bytes, stage: str) -> None:
         """Pass on, until it ends, the stream in the pipe `fd`, the stderr of a process of `service`."""
-        self._start(fd, _LineStream(self._framer(), self._stderr, self._line_stamp(Subject(service, stage), "stderr")))
+        source = _Source(Subject(service, stage), "stderr")
+        self._start(fd, _LineStream(source, self._framer(), self._stderr, self._line_stamp(source.subject, source.name)))
 
-    def finish(self) -> int:
-        """Pass on what can be read still, and wait until it's written, or its reader has shown to be gone.
+    def end_streams(self) -> None:
+        """Pass on what can be read still, until it's written or its reader has shown to be gone.
 
         To be called when no process runs any more that ginit waits for.
-
-        Returns:
-            The number of bytes that were given up.
         """
-        timeout = self._settings.drain_timeout
-        writers = {self._stdout, self._stderr}
-        watches = [gevent.spawn(writer.give_up_when_stuck, timeout) for writer in writers]
+        watches = [gevent.spawn(writer.give_up_when_stuck, self._settings.drain_timeout) for writer in self._writers]
         try:
             for pump in list(self._pumps):
                 pump.finish()
             gevent.joinall([pump.greenlet for pump in self._pumps])
         finally:
             gevent.killall(watches)
-        lost = self._stdout.close(timeout)
-        if self._stderr is not self._stdout:
-            if lost:
-                self.log.error(f"gave up {lost} bytes of output: {self._stdout.broken}")
-            lost += self._stderr.close(timeout)
+
+    def flush(self) -> int:
+        """Wait until everything is written, or its reader has shown to be gone.
+
+        Returns:
+            The number of bytes that were given up.
+        """
+        for pump, stream in list(self._pumps.items()):  # those that an error has left behind
+            stream.lost += pump.unread()
+            self._tell_loss(stream)
+        self.log.close()
+        timeout = self._settings.drain_timeout
+        lost = 0
+        for writer in self._writers:  # stderr's last, which is told of stdout's loss
+            given_up = writer.close(timeout)
+            if given_up and writer is not self._stderr:
+                self.log.error(f"gave up {given_up} bytes of output: {writer.broken}")
+            lost += given_up
         return lost
 
     def _framer(self) -> Framer:
         return Framer(self._settings.max_line)
 
     def _start(self, fd: int, stream: _Stream) -> None:
-        pump = Pump(fd, stream)
-        self._pumps.add(pump)
-        pump.greenlet.rawlink(lambda _: self._pumps.discard(pump))
+        pump = Pump(fd, stream, self._unexpected)
+        self._pumps[pump] = stream
+        pump.greenlet.rawlink(lambda _: self._ended(pump))
+
+    def _ended(self, pump: Pump) -> None:
+        self._tell_loss(self._pumps.pop(pump))
+
+    def _tell_loss(self, stream: _Stream) -> None:
+        if stream.lost:
+            subject, name = stream.source
+            self.log.error(f"up to {stream.lost} bytes of its {name} are lost by an unexpected error", subject)
+            stream.lost = 0
 
     def _line_stamp(self, subject: Subject, stream: str) -> Stamp:
         """The stamp of a service's line on stderr."""
@@ -101,10 +122,21 @@ def _fields(subject: Subject) -> bytes:
     return lines.member("service", subject.service) + b"," + lines.member("stage", subject.stage)
 
 
+class _Source(NamedTuple):
+    """Where a stream comes from."""
+
+    subject: Subject
+    #: `stdout` or `stderr`.
+    name: str
+
+
 class _Stream:
     """A process's stdout or stderr: what a pump fills."""
 
-    def __init__(self, framer: Framer, writer: Writer) -> None:
+    def __init__(self, source: _Source, framer: Framer, writer: Writer) -> None:
+        self.source = source
+        #: Bytes that an unexpected error kept from the writer, at most.
+        self.lost = 0
         self._framer = framer
         self._writer = writer
 
@@ -112,10 +144,16 @@ class _Stream:
         self._writer.wait_for_room()
 
     def take(self, block: bytes) -> None:
+        at_risk = self._framer.held + len(block)
+        self.lost += at_risk
         self._put(self._framer.feed(block))
+        self.lost -= at_risk  # not reached in an error
 
     def close(self) -> None:
+        at_risk = self._framer.held
+        self.lost += at_risk
         self._put(self._framer.close())
+        self.lost -= at_risk
 
     def _put(self, frames: list[Frame]) -> None:
         now = lines.timestamp(time.time())
@@ -129,8 +167,8 @@ class _Stream:
 class _LineStream(_Stream):
     """One whose lines all get the same stamp."""
 
-    def __init__(self, framer: Framer, writer: Writer, stamp: Stamp) -> None:
-        super().__init__(framer, writer)
+    def __init__(self, source: _Source, framer: Framer, writer: Writer, stamp: Stamp) -> None:
+        super().__init__(source, framer, writer)
         self._stamp = stamp
 
     def _put_frame(self, frame: Frame, now: bytes) -> None:
@@ -142,8 +180,8 @@ class _LineStream(_Stream):
 class _ObjectStream(_Stream):
     """One whose lines are JSON objects that fields are added to; others go to stderr with a stamp of their own."""
 
-    def __init__(self, framer: Framer, writer: Writer, fields: bytes, misfits: Writer, stamp: Stamp) -> None:
-        super().__init__(framer, writer)
+    def __init__(self, source: _Source, framer: Framer, writer: Writer, fields: bytes, misfits: Writer, stamp: Stamp) -> None:
+        super().__init__(source, framer, writer)
         self._fields = fields
         self._misfits = misfits
         self._stamp = stamp

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import select
 import termios
 
 #: F_SETPIPE_SZ and F_GETPIPE_SZ (linux/fcntl.h), which `fcntl` has from Python 3.10 on.
@@ -32,3 +33,10 @@ def unread(fd: int) -> int:
     size = array.array("i", [0])
     fcntl.ioctl(fd, termios.FIONREAD, size)
     return size[0]
+
+
+def has_writers(read_end: int) -> bool:
+    """Whether somebody holds an end for writing of the pipe `read_end`."""
+    poll = select.poll()
+    poll.register(read_end, 0)  # a hang-up is always reported
+    return not any(events & select.POLLHUP for _, events in poll.poll(0))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import time
 from typing import Iterator, NamedTuple
 
+#: The flag of a process that has been forked and hasn't executed a program since (linux/sched.h).
+_PF_FORKNOEXEC = 0x40
 #: Clock ticks a second, the unit of start times.
 _TICKS: int = os.sysconf("SC_CLK_TCK")
 
@@ -25,6 +26,8 @@ class Stat(NamedTuple):
     threads: int
     #: Seconds since the machine was started, to within a clock tick (10 ms on most).
     started: float
+    #: Whether it has executed a program since it was forked.
+    executed: bool
 
     @property
     def ended(self) -> bool:
@@ -40,6 +43,11 @@ class Stat(NamedTuple):
     def stopped(self) -> bool:
         """Whether it is stopped by a signal, and gets no other one but KILL and CONT."""
         return self.state == b"T"
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether the thread of that ID waits for something, and not for a processor or a disk."""
+        return self.state not in b"RD"
 
     @property
     def age(self) -> float:
@@ -88,7 +96,8 @@ def read_stat(pid: int) -> Stat | None:
     start, end = data.index(b"("), data.rindex(b")")
     fields = data[end + 2 :].split()
     user, system, started = (int(fields[place]) / _TICKS for place in (11, 12, 19))
-    return Stat(data[start + 1 : end], fields[0], int(fields[1]), user + system, int(fields[17]), started)
+    executed = not int(fields[6]) & _PF_FORKNOEXEC
+    return Stat(data[start + 1 : end], fields[0], int(fields[1]), user + system, int(fields[17]), started, executed)
 
 
 def read_command_line(pid: int) -> bytes:
@@ -110,20 +119,6 @@ def read_ignored_signals() -> set[int]:
     start = data.index(b"\nSigIgn:") + len(b"\nSigIgn:")
     mask = int(data[start : data.index(b"\n", start)], 16)
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}
-
-
-def has_writers(pid: int, fd: int) -> bool:
-    """Whether somebody holds the write end of the pipe whose read end is descriptor `fd` of `pid`."""
-    try:
-        read_end = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        poll = select.poll()
-        poll.register(read_end, 0)  # a hang-up is always reported
-        return not any(events & select.POLLHUP for _, events in poll.poll(0))
-    finally:
-        os.close(read_end)
 
 
 def read_children(pid: int) -> list[int]:

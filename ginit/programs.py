@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Mapping, Sequence
 
 from .child import Child, StartError, describe, exit_status, signal_name
 from .log import Log, Subject
+from .patience import Patience
 from .procfs import may_be_stopped
 from .restart import DISABLED, RestartPolicy, Restarts
+from .signals import let_happen
 from .task import Task, Want
 
 if TYPE_CHECKING:
@@ -236,7 +238,10 @@ class Logger(Program):
             self._service.take_over_pipe()
             return None
         if not self._service.restarts and run.child is not None and run.want is Want.UP:
-            run.child.exited.wait(_GRACE)
+            patience = Patience(_GRACE, _GRACE / 10)
+            while run.running and not patience.is_over():
+                run.child.exited.wait(_GRACE / 10)
+            let_happen()
             if not run.running:
                 return None  # what `run` says counts
         return super()._ended(child, lived)

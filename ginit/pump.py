@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import Callable, Protocol
 
 import gevent
 from gevent.hub import Waiter
@@ -17,6 +17,9 @@ LARGE_BLOCK = 256 * 1024
 #: Bytes; see `_keep_memory`.
 _KEPT_MEMORY = 4 * 1024 * 1024
 _READABLE = 1
+#: How many unexpected errors in a row a pump goes on after, and the seconds before it does.
+_ATTEMPTS = 20
+_PAUSE = 0.01
 
 
 class Sink(Protocol):
@@ -40,15 +43,17 @@ class Pump:
     kernel's pipe, where it slows down the process that writes it.
     """
 
-    def __init__(self, fd: int, sink: Sink) -> None:
+    def __init__(self, fd: int, sink: Sink, failed: Callable[[Exception], None]) -> None:
         """
         Args:
             fd: the read end of a pipe; the pump closes it.
             sink: what the blocks go to.
+            failed: called with each unexpected error. The pump goes on with the next block all the same.
         """
         os.set_blocking(fd, False)
         self._fd = fd
         self._sink = sink
+        self._failed = failed
         self._hub = gevent.get_hub()
         self._watcher = self._hub.loop.io(fd, _READABLE)
         self._waiter: Waiter[None] | None = None
@@ -65,30 +70,50 @@ class Pump:
 
     def unread(self) -> int:
         """The number of bytes in the pipe."""
-        return 0 if self.greenlet.dead else pipes.unread(self._fd)
+        return 0 if self._left == 0 or self.greenlet.dead else pipes.unread(self._fd)
 
     def _run(self) -> None:
+        errors = 0
         try:
-            while self._left is None or self._left > 0:
-                if self._left is None:
-                    self._wait_until_readable()
-                self._sink.wait_for_room()
+            while self._left != 0:
                 try:
-                    block = os.read(self._fd, self._block if self._left is None else min(self._block, self._left))
-                except BlockingIOError:
-                    continue
-                if not block:
-                    break
-                if self._left is not None:
-                    self._left -= len(block)
-                self._sink.take(block)
-                if self._block == BLOCK and len(block) > BLOCK // 2:
-                    self._enlarge()
+                    if not self._move_block():
+                        break
+                    errors = 0
+                except Exception as error:
+                    errors += 1
+                    if errors == _ATTEMPTS:
+                        raise
+                    self._failed(error)
+                    gevent.sleep(_PAUSE)
         finally:
-            self._watcher.stop()
-            self._watcher.close()
-            os.close(self._fd)
-            self._sink.close()
+            self._close()
+
+    def _move_block(self) -> bool:
+        """Move a block, if one is there; return whether the stream goes on."""
+        if self._left is None:
+            self._wait_until_readable()
+        self._sink.wait_for_room()
+        try:
+            block = os.read(self._fd, self._block if self._left is None else min(self._block, self._left))
+        except BlockingIOError:
+            return True
+        if not block:
+            return False
+        if self._left is not None:
+            self._left -= len(block)
+        self._sink.take(block)
+        if self._block == BLOCK and len(block) > BLOCK // 2:
+            self._enlarge()
+        return True
+
+    def _close(self) -> None:
+        # From here on there's nothing left to be finished: the sink may wait for room, and the descriptor's number be another's.
+        self._left = 0
+        self._watcher.stop()
+        self._watcher.close()
+        os.close(self._fd)
+        self._sink.close()
 
     def _enlarge(self) -> None:
         """Have a stream that fills its pipe move in larger blocks; a quiet one's pipe takes no more of the kernel's memory."""

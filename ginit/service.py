@@ -13,7 +13,7 @@ from .child import Child, Spawner, StartError, open_pipe
 from .lines import printable
 from .log import Subject
 from .output import Output
-from .procfs import has_writers
+from .pipes import has_writers
 from .programs import Logger, Program, Run
 from .restart import RestartPolicy
 from .task import Want
@@ -63,7 +63,6 @@ class Service:
     """A service and all its processes."""
 
     __slots__ = (
-        "_keeps_read_end",
         "_keeps_write_end",
         "_open_controls",
         "_output",
@@ -118,9 +117,8 @@ class Service:
         self.restarts = restart.mode != "no"
         #: Whether it's controlled as runsv(8) does it.
         self.controlled = open_controls is not None
-        # Whether the pipe between `run` and `log/run` has to outlive them; else each end is the kernel's and theirs alone.
-        self._keeps_read_end = self.restarts or self.controlled
-        self._keeps_write_end = self._keeps_read_end or self.has_file(b"finish")
+        # Whether others write into the pipe to the log program after this `run`; else the end is `run`'s alone.
+        self._keeps_write_end = self.restarts or self.controlled or self.has_file(b"finish")
         self._read_end: int | None = None
         self._write_end: int | None = None
         want = Want.DOWN if self.has_file(b"down") else Want.UP
@@ -157,11 +155,11 @@ class Service:
         logger = self.logger
         return (
             logger is not None
-            and logger.child is not None
             and logger.running
             and self.run.ended
             and self._write_end is None
-            and has_writers(logger.child.pid, 0)
+            and self._read_end is not None
+            and has_writers(self._read_end)
         )
 
     def stop(self) -> None:
@@ -176,7 +174,7 @@ class Service:
         if self.logger is not None:
             if self.logger.running:
                 self._let_read_on(self.logger)
-            elif self._keeps_read_end:
+            else:
                 self.logger.exit()
                 self.take_over_pipe()
 
@@ -259,13 +257,8 @@ class Service:
     def start_logger(self, executable: bytes) -> Child:
         """Start `log/run`; see `spawn`."""
         assert self._read_end is not None
-        try:
-            return self.spawn("log", executable, stdin=self._read_end)
-        finally:
-            if not self._keeps_read_end:
-                # Nobody else holds it now: `run` gets SIGPIPE when the log program has gone.
-                os.close(self._read_end)
-                self._read_end = None
+        # It stays open here, too: so it's seen whether somebody writes still, and what the log program leaves is passed on.
+        return self.spawn("log", executable, stdin=self._read_end)
 
     def start_script(self, stage: str, name: bytes, arguments: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Child:
         """Start one of the scripts that go with `run`; see `spawn`."""

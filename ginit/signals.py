@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import closing
 from typing import Any, Callable
 
 import gevent
@@ -42,8 +43,8 @@ _RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
 class Signals:
     """Watches for the signals to stop, and makes the others harmless.
 
-    The kernel doesn't let PID 1 die of a signal that it has no handler for. Where ginit isn't PID 1, a handler that does
-    nothing makes it the same: ginit never leaves its services alone.
+    The kernel drops a signal that PID 1 has no handler for: it costs nothing, however many come. Where ginit isn't PID 1, a
+    handler that does nothing has the same effect: ginit never leaves its services alone.
     """
 
     def __init__(self, stop: Callable[[int], None]) -> None:
@@ -58,12 +59,13 @@ class Signals:
             watcher = loop.signal(number)
             watcher.start(stop, number)
             self._watchers.append(watcher)
+        harmless = signal.SIG_DFL if os.getpid() == 1 else _ignore
         for number in signal.valid_signals() - _UNTOUCHED:
-            self._replaced[number] = signal.signal(number, _ignore)
+            self._replaced[number] = signal.signal(number, harmless)
         # What was ignored when ginit was started would be ignored by all that it starts.
         for number in _JOB_CONTROL:
             if signal.getsignal(number) == signal.SIG_IGN:
-                self._replaced[number] = signal.signal(number, _ignore)
+                self._replaced[number] = signal.signal(number, harmless)
         for number in _FAULTS:
             if signal.getsignal(number) == signal.SIG_IGN:
                 self._replaced[number] = signal.signal(number, signal.SIG_DFL)
@@ -82,6 +84,18 @@ class Signals:
         for number, handler in self._replaced.items():
             if handler is not None:
                 signal.signal(number, handler)
+
+
+def let_happen() -> None:
+    """Have everything noticed that has happened by now: the signals that were sent to this process, and the children that ended.
+
+    Where a time-out and an event race, the hub may come to the time-out first, by long where this process was frozen or got no
+    processor. Who has waited calls this before the time-out counts.
+    """
+    hub = gevent.get_hub()
+    for _ in range(2):  # in this pass of the hub, or the next
+        with closing(hub.loop.timer(0)) as timer:
+            hub.wait(timer)
 
 
 def _ignore(signum: int, frame: object) -> None:

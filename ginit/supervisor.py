@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Callable, Mapping
 
@@ -20,11 +18,12 @@ from .lines import printable
 from .log import Subject
 from .orphans import STOPPING_LOOK_INTERVAL, Orphans
 from .output import Output
+from .patience import Patience, time_to_start
 from .reaper import Reaper, become_subreaper
 from .restart import DISABLED
 from .service import OpenControls, Service
 from .settings import Settings
-from .signals import Signals
+from .signals import Signals, let_happen
 
 if TYPE_CHECKING:
     from .runit.rescan import Rescan
@@ -43,11 +42,12 @@ _ATTEMPTS = 20
 class Supervisor:
     """One run of ginit, from the first service's start to the last line."""
 
-    def __init__(self, settings: Settings, environ: Mapping[bytes, bytes]) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[bytes, bytes], start_cost: float = 0.0) -> None:
         """
         Args:
             settings: what the person wants.
             environ: the services' environment.
+            start_cost: seconds of processor time that ginit's own imports took, by which a slow machine is known.
 
         Raises:
             OSError: stdout, stderr or /dev/null can't be used.
@@ -64,8 +64,9 @@ class Supervisor:
         self._undecided = 0
         self._output = Output(settings, self._output_failed, self._failed)
         self._log = self._output.log
-        self._adopter = Adopter(self._output)
-        self._orphans = Orphans(self._log, settings.reparenting_policy, settings.kill_timeout, self)
+        started = time_to_start(start_cost)
+        self._adopter = Adopter(self._output, started)
+        self._orphans = Orphans(self._log, settings.reparenting_policy, settings.kill_timeout, self, started)
         self._reaper = Reaper(self._orphans.reaped, self._on_reaped)
         self._spawner = Spawner(self._reaper, environ, settings.sessions)
         self._open_controls = self._import_controls() if settings.supervise else None
@@ -95,7 +96,8 @@ class Supervisor:
                 gevent.sleep(STOPPING_LOOK_INTERVAL)
             self._attempt(self._orphans.close)
             self._log.info(f"exiting with status {self._status}")
-            self._attempt(self._finish_output) or self._attempt(self._finish_output)
+            for phase in (self._output.end_streams, self._flush_output):
+                self._attempt(phase) or self._attempt(phase)
         finally:
             signals.close()
             self._reaper.close()
@@ -112,8 +114,8 @@ class Supervisor:
             return False
         return True
 
-    def _finish_output(self) -> None:
-        if self._output.finish():
+    def _flush_output(self) -> None:
+        if self._output.flush():
             self._status = FAILURE
 
     # What services tell; see `service.Owner`.
@@ -151,7 +153,7 @@ class Supervisor:
         if not self.stopping:
             # Ctrl-C reaches ginit and its services at the same time, and the hub may come to the death first. The kernel
             # sends the signal to all of a terminal's processes before one of them can die, so it's there to be handled.
-            _take_signals()
+            let_happen()
         return self.stopping
 
     def _has_disabled_itself(self, subject: Subject, status: int) -> bool:
@@ -219,7 +221,7 @@ class Supervisor:
             self._become_subreaper()
         self._orphans.start(self._reaper.watched)
         # The signals that came while ginit was starting are handled before anything is started.
-        _take_signals()
+        let_happen()
         directory = self._settings.directory
         if self._settings.runsvdir:
             from .runit.rescan import Rescan  # in runsvdir's place alone
@@ -260,7 +262,7 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Stop the services, and stay until nothing runs any more that ginit waits for."""
-        deadline: float | None = None
+        patience: Patience | None = None
         while not all(service.ended for service in self._services) or not self._orphans_ended():
             for service in self._services:
                 service.stop()
@@ -268,22 +270,28 @@ class Supervisor:
             changed = self._changed.wait(STOPPING_LOOK_INTERVAL)
             if not changed and self._reaper.childless():
                 return  # though a service doesn't know it: its end was lost in an error
-            deadline = self._deadline_of_loggers(deadline)
-            if deadline is not None and time.monotonic() >= deadline:
-                names = ", ".join(printable(service.name) for service in self._services if not service.ended)
-                self._log.warn(f"not waiting for the log program of {names}: an ignored process holds its stdin open")
+            if not self._only_loggers_wait_in_vain():
+                patience = None
+                continue
+            patience = patience or Patience(self._settings.drain_timeout, 2 * STOPPING_LOOK_INTERVAL)
+            if patience.is_over():
+                let_happen()
+                waiting = [printable(service.name) for service in self._services if not service.ended]
+                if waiting:
+                    names = ", ".join(waiting)
+                    self._log.warn(f"not waiting for the log program of {names}: an ignored process holds its stdin open")
                 return
 
     def _orphans_ended(self) -> bool:
-        return self._settings.reparenting_policy == "ignore" or self._reaper.childless() or not procfs.is_mounted()
+        return self._leaves_orphans() or self._reaper.childless()
 
-    def _deadline_of_loggers(self, deadline: float | None) -> float | None:
-        """When to leave the log programs behind that are all that's left, and wait for what an ignored process prevents."""
-        if self._settings.reparenting_policy != "ignore":
-            return None  # then such a process is terminated
-        if not all(service.ended or service.log_waits_in_vain for service in self._services):
-            return None
-        return deadline or time.monotonic() + self._settings.drain_timeout
+    def _leaves_orphans(self) -> bool:
+        """Whether reparented processes are neither terminated nor waited for."""
+        return self._settings.reparenting_policy == "ignore" or not procfs.is_mounted()
+
+    def _only_loggers_wait_in_vain(self) -> bool:
+        """Whether log programs are all that's left, and wait for what a process prevents that ginit leaves alone."""
+        return self._leaves_orphans() and all(service.ended or service.log_waits_in_vain for service in self._services)
 
     # Reasons to stop.
 
@@ -339,11 +347,3 @@ class Supervisor:
             self._log.warn(f"not PID 1, and can't become a child subreaper: {error}; daemonized processes won't be seen")
         else:
             self._log.info("not PID 1: reaping as a child subreaper")
-
-
-def _take_signals() -> None:
-    """Have the signals handled that have been sent to this process by now."""
-    hub = gevent.get_hub()
-    for _ in range(2):  # in this pass of the hub, or the next
-        with closing(hub.loop.timer(0)) as timer:
-            hub.wait(timer)

@@ -18,6 +18,7 @@ import stat
 import termios
 import time
 from collections import deque
+from itertools import islice
 from typing import Callable, Sequence, Union
 
 import gevent
@@ -38,6 +39,11 @@ _WATCH_INTERVAL = 0.05
 _WRITABLE = 2
 #: A write that fails with EAGAIN instead of blocking, whatever the file's flags are (pwritev2(2); uapi/linux/fs.h).
 _RWF_NOWAIT = 8
+#: How many unexpected errors in a row a writer goes on after, and the seconds before it does.
+_ATTEMPTS = 20
+_PAUSE = 0.01
+#: Milliseconds for which a reader may take nothing that is written to without gevent, in the last attempt.
+_LAST_WAIT = 1000
 
 
 class _File:
@@ -189,15 +195,18 @@ class Writer:
     is queued and what is still put is counted in `lost`.
     """
 
-    def __init__(self, fd: int, failed: Callable[[OSError], None]) -> None:
+    def __init__(self, fd: int, failed: Callable[[OSError], None], unexpected: Callable[[Exception], None]) -> None:
         """
         Args:
             fd: the descriptor to write to; stays open.
             failed: called once, in a greenlet of the writer's, when the destination can't be written to any more.
+            unexpected: called with each unexpected error. The writer goes on all the same.
         """
         self._fd = fd
         self._file = _open_file(fd)
+        self._closed = False
         self._failed = failed
+        self._unexpected = unexpected
         self._queue: deque[Buffer] = deque()
         self._wake = Event()
         self._room = Event()
@@ -239,7 +248,9 @@ class Writer:
         watch = gevent.spawn(self.give_up_when_stuck, timeout)
         self._greenlet.join()
         watch.kill()
-        self._file.close()
+        if not self._closed:
+            self._closed = True
+            self._file.close()
         return self.lost
 
     def give_up_when_stuck(self, timeout: float) -> None:
@@ -266,23 +277,30 @@ class Writer:
         self._room.set()
 
     def _run(self) -> None:
-        try:
-            while True:
-                while not self._queue:
-                    if self._closing:
-                        return
+        errors = 0
+        while not self._closing or self._queue:
+            try:
+                if self._queue:
+                    self._write_some()
+                else:
                     self._wake.clear()
                     self._wake.wait()
-                self._write_some()
-        except OSError as error:
-            self._break(error.strerror or str(error))
-            self._failed(error)
-        except Exception:
-            self._break("ginit failed")
-            raise
+                errors = 0
+            except OSError as error:
+                self._break(error.strerror or str(error))
+                self._failed(error)
+                return
+            except Exception as error:
+                errors += 1
+                if errors == _ATTEMPTS:
+                    self._write_directly()
+                    self._break("an unexpected error keeps ginit from writing")
+                    raise
+                self._unexpected(error)
+                gevent.sleep(_PAUSE)
 
     def _write_some(self) -> None:
-        batch = self._take_batch()
+        batch = list(islice(self._queue, _BUFFERS))
         if self._blocked_since is None:
             self._blocked_since = time.monotonic()
         written = self._file.write(batch)
@@ -291,33 +309,40 @@ class Writer:
             return
         if written:
             self._blocked_since = None
-        self.pending -= written
+            self._drop(written)
         if self.pending < QUEUE_LIMIT:
             self._room.set()
-        self._queue.extendleft(reversed(_behind(batch, written)))
 
-    def _take_batch(self) -> list[Buffer]:
-        if len(self._queue) <= _BUFFERS:
-            batch = list(self._queue)
+    def _drop(self, size: int) -> None:
+        """Take the first `size` bytes out of the queue, which are written."""
+        self.pending -= size
+        if not self.pending:
             self._queue.clear()
-            return batch
-        return [self._queue.popleft() for _ in range(_BUFFERS)]
+            return
+        while size:
+            first = self._queue.popleft()
+            if size < len(first):
+                self._queue.appendleft(memoryview(first)[size:])
+                return
+            size -= len(first)
+
+    def _write_directly(self) -> None:
+        """Write what is queued without gevent, as that fails; nothing else goes on meanwhile."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        try:
+            while self._queue and poll.poll(_LAST_WAIT):
+                self._drop(os.write(self._fd, self._queue[0][: select.PIPE_BUF]))  # so much doesn't block
+        except OSError:
+            return  # what is left is counted
 
 
-def _behind(buffers: Sequence[Buffer], size: int) -> list[Buffer]:
-    """What is left of `buffers` behind their first `size` bytes."""
-    for index, buffer in enumerate(buffers):
-        if size < len(buffer):
-            return [memoryview(buffer)[size:], *buffers[index + 1 :]]
-        size -= len(buffer)
-    return []
-
-
-def open_writers(failed: Callable[[str, OSError], None]) -> tuple[Writer, Writer]:
+def open_writers(failed: Callable[[str, OSError], None], unexpected: Callable[[Exception], None]) -> tuple[Writer, Writer]:
     """The writers for stdout and stderr: one and the same where both are one file, lest they cut each other's lines.
 
     Args:
         failed: called with `stdout` or `stderr` and the error when that can't be written to any more.
+        unexpected: as `Writer` calls it.
 
     Raises:
         OSError: stdout or stderr isn't open.
@@ -330,7 +355,7 @@ def open_writers(failed: Callable[[str, OSError], None]) -> tuple[Writer, Writer
             raise OSError(
                 error.errno, f"{name} (descriptor {fd}) isn't open; redirect it to /dev/null to discard what it gets"
             ) from error
-    stdout = Writer(1, lambda error: failed("stdout", error))
+    stdout = Writer(1, lambda error: failed("stdout", error), unexpected)
     if os.path.samestat(*files):
         return stdout, stdout
-    return stdout, Writer(2, lambda error: failed("stderr", error))
+    return stdout, Writer(2, lambda error: failed("stderr", error), unexpected)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import final
 
 from .. import procfs
+from ..patience import Patience
 from . import linux
 from .errors import EndedError, TraceError
 from .tracee import Tracee
@@ -16,8 +17,6 @@ from .tracee import Tracee
 #: Seconds for which a thread may wait where it can't be interrupted, while the others stand still already. One that runs, or
 #: waits for something that can be interrupted, takes microseconds, unless the machine is busy.
 _STOP_TIMEOUT = 0.3
-#: Seconds of processor time after which a process isn't one any more that is starting; Python takes 15 ms.
-_STARTED = 0.1
 #: Seconds to wait for a process to have started, at most.
 _START_TIMEOUT = 1.0
 #: Seconds between two looks whether it has.
@@ -28,20 +27,24 @@ _PAUSE = 0.001
 _SCOPE_ADMIN = 2
 
 
-def wait_until_started(pid: int) -> None:
+def wait_until_started(pid: int, started: float) -> None:
     """Wait until a process that may be starting sleeps.
 
     A program that starts looks at its stdout and stderr more than once, and may not stand it when they are others the second
     time. Python ends with "can't initialize sys standard streams" when what it found to be seekable isn't any more.
+
+    Args:
+        pid: the process.
+        started: seconds of processor time after which it isn't starting any more.
     """
-    deadline = time.monotonic() + _START_TIMEOUT
-    while _may_be_starting(pid) and time.monotonic() < deadline:
+    patience = Patience(_START_TIMEOUT, 2 * _START_PAUSE)
+    while _may_be_starting(pid, started) and not patience.is_over():
         time.sleep(_START_PAUSE)
 
 
-def _may_be_starting(pid: int) -> bool:
+def _may_be_starting(pid: int, started: float) -> bool:
     process = procfs.read_stat(pid)
-    if process is None or process.processor_time >= _STARTED:
+    if process is None or process.processor_time >= started:
         return False
     threads = map(procfs.read_stat, procfs.read_threads(pid))
     return any(thread is not None and thread.state in b"RD" for thread in threads)
@@ -91,14 +94,15 @@ class StoppedProcess:
                         self._tracees[tid].wait(_STOP_TIMEOUT)
 
     def _seize(self, tid: int) -> None:
-        deadline = time.monotonic() + _STOP_TIMEOUT
+        patience = Patience(_STOP_TIMEOUT, 10 * _PAUSE)
         while True:
+            is_over = patience.is_over()
             try:
                 self._tracees[tid] = Tracee(tid)
             except ProcessLookupError:
                 pass  # it has ended
             except OSError as error:
-                if _is_traced_from_here(tid) and time.monotonic() < deadline:
+                if _is_traced_from_here(tid) and not is_over:
                     time.sleep(_PAUSE)  # by a thread that is about to end
                     continue
                 if _is_alive(tid):

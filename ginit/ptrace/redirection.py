@@ -49,7 +49,7 @@ class Remark(NamedTuple):
     text: str
 
 
-def redirect(pid: int, files: Mapping[int, int], own: Collection[int]) -> Outcome:
+def redirect(pid: int, files: Mapping[int, int], own: Collection[int], started: float) -> Outcome:
     """Have the stdout and stderr of a process, and all copies of them in it and its descendants, lead elsewhere.
 
     To be called in a thread of its own that ends afterwards: it waits, and the kernel lets go then what can't be let go before.
@@ -59,6 +59,7 @@ def redirect(pid: int, files: Mapping[int, int], own: Collection[int]) -> Outcom
         files: the descriptors of this process's that they are to lead to, by the numbers 1 and 2. They are made to block, or
             not to, as what they stand in for did.
         own: the children that this process has started. A pipe that neither it nor they nor theirs read stays as it is.
+        started: seconds of processor time after which a process isn't one any more that is starting, as such a one isn't touched.
 
     Raises:
         TraceError: the process stays as it is, and so do its descendants; `EndedError` where it has ended.
@@ -67,7 +68,7 @@ def redirect(pid: int, files: Mapping[int, int], own: Collection[int]) -> Outcom
     architecture = ARCHITECTURES.get(os.uname().machine)
     if architecture is None:
         raise TraceError(f"ginit doesn't know how on {os.uname().machine}")
-    redirection = _Redirection(architecture, files)
+    redirection = _Redirection(architecture, files, started)
     redirection.run(pid, own)
     return Outcome(redirection.redirected, redirection.remarks)
 
@@ -75,15 +76,16 @@ def redirect(pid: int, files: Mapping[int, int], own: Collection[int]) -> Outcom
 class _Redirection:
     """One process's output, on its way to other files."""
 
-    def __init__(self, architecture: Architecture, files: Mapping[int, int]) -> None:
+    def __init__(self, architecture: Architecture, files: Mapping[int, int], started: float) -> None:
         self._architecture = architecture
         self._files = files
+        self._started = started
         self._originals: dict[int, Original | None] = {}
         self.redirected = False
         self.remarks: list[Remark] = []
 
     def run(self, pid: int, own: Collection[int]) -> None:
-        wait_until_started(pid)
+        wait_until_started(pid, self._started)
         with _explained(pid):
             pipelines = find_pipelines(pid, own)
             with StoppedProcess(pid) as tracee:
@@ -118,7 +120,7 @@ class _Redirection:
         """Redirect the copies that a descendant has, and return its children."""
         with _explained(pid):
             if find_targets(pid, self._originals, own=False):  # who has none needn't be stopped
-                wait_until_started(pid)
+                wait_until_started(pid, self._started)
                 with StoppedProcess(pid) as tracee:
                     self._replace(pid, tracee, own=False)
                     return procfs.read_all_children(pid)

@@ -8,12 +8,14 @@ thread ends, the kernel lets go what it hasn't let go itself.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
 from typing import Callable, Iterator
 
 from .. import procfs
+from ..patience import Patience
 from . import linux
 from .errors import EndedError, StuckError
 from .linux import Stop
@@ -112,22 +114,27 @@ class Tracee:
             resume(self.tid, stop.pending_signal)
 
     def _next_stop(self, timeout: float | None) -> Stop:
-        begin = not_stuck = time.monotonic()
+        spinning = Patience(_SPIN, _SPIN)
+        limit = math.inf if timeout is None else timeout
+        stuck, patience = Patience(limit, 2 * _LONGEST_PAUSE), Patience(limit * _PATIENCE, 2 * _LONGEST_PAUSE)
         pause = _PAUSE
         while True:
+            is_over = patience.is_over()
+            is_stuck = stuck.is_over()
             self.stop = linux.read_stop(self.tid)
             if self.stop is not None:
                 return self.stop
-            now = time.monotonic()
-            if now - begin < _SPIN:
+            if not spinning.is_over():
                 os.sched_yield()
                 continue
             state = self._state()
             if state in b"ZX":
                 raise EndedError
             if state != b"D":
-                not_stuck = now
-            if timeout is not None and (now - not_stuck > timeout or now - begin > timeout * _PATIENCE):
+                stuck = Patience(limit, 2 * _LONGEST_PAUSE)
+            elif is_stuck:
+                raise StuckError(state)
+            if is_over:
                 raise StuckError(state)
             time.sleep(pause)
             pause = min(1.5 * pause, _LONGEST_PAUSE)

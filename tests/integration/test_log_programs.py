@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from pathlib import Path
 
 import pytest
-from harness import descriptors, wait_for
+from harness import GINIT, descriptors, wait_for
+from machine import cannot, require
 
 #: Says on stderr what comes, so that it doesn't depend on ginit's reading of stdout, and stays until its stdin ends.
 READER = """\
@@ -48,7 +52,10 @@ def test_the_stdin_of_a_log_program_is_the_stdout_of_its_service_and_ginit_is_no
     # Each has its end alone, or the log program's stdin would never end.
     assert [fd for fd, pipe in run.items() if pipe == shared] == [1]
     assert [fd for fd, pipe in log.items() if pipe == shared] == [0]
-    assert shared not in pipes(ginit.pid).values()
+    # ginit holds no end for writing; one for reading shows whether somebody writes still.
+    (held,) = [fd for fd, pipe in pipes(ginit.pid).items() if pipe == shared]
+    flags = int(re.search(r"flags:\s*(\d+)", Path(f"/proc/{ginit.pid}/fdinfo/{held}").read_text())[1], 8)
+    assert flags & os.O_ACCMODE == os.O_RDONLY
 
 
 def test_services_dont_hold_each_others_pipes(services, start):
@@ -141,6 +148,41 @@ def test_an_ignored_process_that_holds_no_pipe_doesnt_keep_ginit_from_waiting_fo
     assert ginit.stdout.texts[-1] == "web/run: bye"
 
 
+#: Leaves a process behind that holds the pipe to the log program.
+LEAVES_A_WRITER = '(sh -c "sleep 3000 &"); echo ready; exec sleep 1000'
+
+
+def test_a_writer_left_behind_does_not_keep_ginit_from_exiting_whoever_the_log_program_runs_as(services, start):
+    if os.geteuid() != 0:
+        cannot("only root may become another user")
+    require("setpriv")
+    services.add("web", LEAVES_A_WRITER, log="exec setpriv --reuid=65534 --clear-groups cat")
+    # As in a container: root there may not look into other users' processes.
+    popen = {"command": ["setpriv", "--bounding-set=-sys_ptrace", GINIT]}
+    ginit = start(JSON_STDOUT="0", REPARENTING_POLICY="ignore", DRAIN_TIMEOUT="0.2", popen=popen)
+    ginit.wait_for_line("web/run: ready")
+    assert ginit.stop() == 0
+    assert "warn: not waiting for the log program of web: " in ginit.stderr.text
+
+
+@pytest.mark.parametrize("policy", ["terminate", "adopt", "ignore"])
+def test_without_proc_a_writer_left_behind_does_not_keep_ginit_from_exiting(services, start, policy):
+    services.add("web", LEAVES_A_WRITER, log="exec cat")
+    popen = {"command": ["sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh", GINIT]}
+    ginit = start(JSON_STDOUT="0", REPARENTING_POLICY=policy, DRAIN_TIMEOUT="0.2", popen=popen)
+    ginit.wait_for_line("web/run: ready")
+    assert ginit.stop() == 0
+    assert "warn: not waiting for the log program of web: " in ginit.stderr.text
+
+
+def test_what_a_log_program_leaves_unread_is_passed_on_in_the_service_s_name(services, start):
+    directory = services.add("web", "seq 100; touch written; exec sleep 1000", log="until [ -e ../written ]; do sleep 0.01; done")
+    ginit = start(JSON_STDOUT="0")
+    assert ginit.wait() == 0
+    assert (directory / "written").exists()
+    assert ginit.stdout.texts == [f"web/run: {number}" for number in range(1, 101)]
+
+
 def test_a_log_program_goes_on_while_its_service_has_not_ended(services, start):
     directory = services.add(
         "web",
@@ -183,6 +225,27 @@ def test_how_a_log_program_ends_after_its_service_doesnt_count(services, start, 
     ginit.wait_for_line(f"web/run: ended with status {status}", "stderr")
     (directory / "log" / "end").touch()
     assert ginit.wait() == exit_status
+
+
+#: Freezes ginit when that has seen the end of the log program, ends, and has ginit go on later.
+ENDS_WHILE_GINIT_IS_FROZEN = """\
+until [ -s log.pid ] && [ -e go ]; do sleep 0.01; done
+read log <log.pid
+touch end
+while kill -0 $log 2>/dev/null; do :; done
+kill -STOP $PPID
+(sleep 0.1; kill -CONT $PPID) &
+exit 115"""
+
+
+def test_what_a_service_says_counts_though_ginit_was_frozen_when_it_said_so(services, start):
+    directory = services.add(
+        "web", ENDS_WHILE_GINIT_IS_FROZEN, log="echo $$ >../log.pid; until [ -e ../end ]; do sleep 0.01; done; exit 4"
+    )
+    ginit = start(LOG_LEVEL="info", REPARENTING_POLICY="ignore", popen={"namespace": False})
+    (directory / "go").touch()
+    assert ginit.wait() == 0
+    assert "web/run: has disabled itself" in ginit.stderr.text
 
 
 def test_a_directory_log_without_a_run_is_no_log_program(services, start):

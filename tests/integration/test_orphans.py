@@ -162,6 +162,35 @@ def test_a_process_younger_than_10_ms_is_not_named_or_terminated_yet(services, s
         assert named + 0.001 - float(before) >= 0.01, line
 
 
+#: Leaves a process behind that takes its time between fork and exec, and answers TERM as its parent did until then. Its
+#: parent has become ginit's child before it ends, so that ginit looks then.
+HELD_UP = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: None)
+if os.fork() == 0:
+    if os.fork() == 0:
+        while os.getppid() != 1:
+            time.sleep(0.001)
+        if os.fork() == 0:
+            while time.process_time() < 0.06:
+                pass
+            os.execvp("sleep", ["sleep", "1000"])
+    os._exit(0)
+os.wait()
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.pause()
+"""
+
+
+def test_a_process_that_is_held_up_between_fork_and_exec_is_not_named_or_terminated_yet(services, start):
+    services.add("web", f"#!{sys.executable} -IS\n{HELD_UP}")
+    ginit = start()
+    ginit.wait_for_line("terminating a reparented process: sleep 1000$", "stderr")
+    wait_for(lambda: not ginit.find("sleep"))
+    assert ginit.stop() == 0
+    assert len(ginit.stderr.lines) == 1
+
+
 def test_a_command_name_of_any_bytes_stays_on_one_line(web, start):
     web("printf 'a) (b\\nc' >/proc/self/comm; echo >ready; while :; do sleep 0.01; done", "exit 0")
     ginit = start()

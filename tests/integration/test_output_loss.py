@@ -98,6 +98,19 @@ def test_a_full_pipe_is_read_of_a_process_that_is_gone(services, start, json_std
 # A reader that is slow.
 
 
+def test_the_last_line_is_not_lost_that_is_no_json_when_the_reader_of_stderr_is_slow(services, start):
+    services.add("web", f"{counting(60_000, stream='stderr')}; printf 'not JSON, and no newline'; exit 0")
+    ginit = start()
+    ginit.stderr.pause()
+    wait_for(lambda: not ginit.find("web/run"))
+    settled(lambda: ginit.psutil.cpu_times().user)  # it has come to the end of what it can do
+    ginit.stderr.resume()
+    assert ginit.wait() == 0
+    misfits = [line for line in ginit.stderr.lines if "not JSON, and no newline" in line]
+    assert is_counted([line for line in ginit.stderr.lines if '{"n":' in line], 60_000)
+    assert len(misfits) == 1
+
+
 @pytest.mark.parametrize("size", [4096, 1], ids=["a page at a time", "a byte at a time"])
 def test_a_reader_is_not_given_up_that_takes_a_little_now_and_then(services, start, destination, size):
     services.add("web", counting(20_000))

@@ -6,7 +6,7 @@ import re
 import sys
 
 import pytest
-from harness import write_executable
+from harness import wait_for, write_executable
 
 #: Starts ginit with one function that raises an error, the first `times` times that it's called when the file `after` is there.
 SABOTAGE = """#!/usr/bin/env python
@@ -89,7 +89,8 @@ WHILE_STOPPING = [
     "orphans:Orphans.stop",
     "orphans:Orphans.look",
     "orphans:Orphans.reaped",
-    "output:Output.finish",
+    "output:Output.end_streams",
+    "output:Output.flush",
     "reaper:Reaper._on_exit",
     "reaper:Reaper.childless",
     "programs:Program._send_term",
@@ -181,6 +182,45 @@ def test_an_unexpected_error_before_anything_runs_is_a_clear_error(services, sab
     services.add("web", "echo started >started; exec sleep 1000")
     check(sabotage(target))
     assert not (services.path / "web" / "started").exists()
+
+
+def numbered(count: int, name: str = "line") -> str:
+    return f"seq -f '{name} %.0f' {count}"
+
+
+@pytest.mark.parametrize(
+    "target", ["writer:Writer._write_some", "writer:Writer.wait_for_room", "pump:Pump._wait_until_readable", "pump:Pump.finish"]
+)
+def test_an_unexpected_error_on_the_way_of_the_lines_loses_none(services, sabotage, target):
+    held = "sleep 1000 & " if target == "pump:Pump.finish" else ""
+    web = services.add("web", f"trap '' TERM; touch armed; {held}{numbered(3000)}; {numbered(3000)} >&2; exit 0")
+    ginit = sabotage(target, after=web / "armed", JSON_STDOUT="0", REPARENTING_POLICY="ignore")
+    assert ginit.wait() == 1
+    expected = [f"web/run: line {number}" for number in range(1, 3001)]
+    assert ginit.stdout.texts == expected
+    assert [text for text in ginit.stderr.texts if text.startswith("web/run: line ")] == expected
+    assert "RuntimeError: sabotage" in ginit.stderr.text
+
+
+@pytest.mark.parametrize("target", ["output:Output.end_streams", "output:Output.flush", "output:_Stream.close"])
+def test_an_unexpected_error_at_the_end_loses_nothing_that_is_queued(services, sabotage, target):
+    services.add("web", f"{numbered(20_000)} >&2; printf '{{}}'; exit 0")
+    ginit = sabotage(target)
+    ginit.stderr.pause()
+    wait_for(lambda: not ginit.find("web/run") and not ginit.find("seq"))
+    ginit.stderr.resume()
+    assert ginit.wait() == 1
+    lines = [text for text in ginit.stderr.texts if not text.startswith("ginit: ")]
+    assert lines == [f"web/run: line {number}" for number in range(1, 20_001)]
+    assert "RuntimeError: sabotage" in ginit.stderr.text
+
+
+def test_an_unexpected_error_says_what_it_lost_and_the_lines_after_it_are_there(services, sabotage):
+    web = services.add("web", "trap 'echo last; exit 0' TERM; touch armed; echo first; sleep 1000 & wait; exit 0")
+    ginit = sabotage("output:_LineStream._put_frame", after=web / "armed", JSON_STDOUT="0")
+    assert ginit.wait() == 1
+    assert ginit.stdout.texts == ["web/run: last"]
+    assert "error: web/run: up to 6 bytes of its stdout are lost by an unexpected error" in ginit.stderr.text
 
 
 @pytest.mark.parametrize("times", [1, -1])

@@ -191,6 +191,27 @@ def test_other_signals_do_not_end_ginit(services, start, namespace):
     assert ginit.stop() == 0
 
 
+#: Sends many signals of which the kernel keeps each one, where the receiver has a handler for it.
+STORM = """
+import os, signal, time
+numbers = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
+for count in range(20000):
+    os.kill(1, numbers[count % len(numbers)])
+print("sent", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("prelude", ["", BLOCK_AND_IGNORE], ids=["as ever", "all blocked and ignored before"])
+def test_as_pid_1_ginit_handles_only_what_stops_it_and_a_storm_of_others_waits_for_nobody(services, start, prelude):
+    services.add("web", f"#!{sys.executable} -IS\n{STORM}")
+    ginit = start(JSON_STDOUT="0", popen={"command": python_first(prelude)})
+    ginit.wait_for_line("sent")
+    handled = {number for number in range(1, 65) if contains(signal_set(ginit.pid, "SigCgt"), number)}
+    assert handled == {*STOP_SIGNALS, signal.SIGCHLD}
+    assert ginit.stop() == 0
+
+
 def test_a_stopped_ginit_goes_on_when_it_is_continued(services, start):
     service = services.add("web", f"echo ready; until [ -e ask ]; do sleep 0.01; done; echo answer; {SLEEP}")
     ginit = start(JSON_STDOUT="0")

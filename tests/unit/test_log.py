@@ -31,7 +31,7 @@ class Pipe:
     def __init__(self, level: str = "debug", form: str = "text") -> None:
         self._read_end, self._write_end = os.pipe()
         self.failures: list[Exception] = []
-        self.writer = Writer(self._write_end, self.failures.append)
+        self.writer = Writer(self._write_end, self.failures.append, self.failures.append)
         self.log = Log(self.writer, level, form, self.failures.append)
 
     def end(self) -> bytes:

@@ -15,7 +15,7 @@ from support import run_script
 WRITE = """
     import os, sys
     from ginit.writer import open_writers
-    stdout, stderr = open_writers(lambda name, error: None)
+    stdout, stderr = open_writers(lambda name, error: None, None)
     for number in range(2000):
         stdout.put(b"out %d\\n" % number)
         stderr.put(b"err %d\\n" % number)
@@ -73,7 +73,7 @@ def test_a_descriptor_that_is_not_open_is_named(fd, name):
         kept = os.dup(1)
         os.close(fd)
         try:
-            open_writers(None)
+            open_writers(None, None)
         except OSError as error:
             os.write(kept, str(error).encode())
         os._exit(0)
@@ -85,7 +85,7 @@ def test_a_failure_is_told_with_the_streams_name_and_is_no_sigpipe(tmp_path):
     script = """
         import os
         from ginit.writer import open_writers
-        stdout, stderr = open_writers(lambda name, error: stderr.put(f"{name}: {error.strerror}".encode()))
+        stdout, stderr = open_writers(lambda name, error: stderr.put(f"{name}: {error.strerror}".encode()), None)
         stdout.put(b"line\\n")
         stdout.close(30)
         stderr.close(30)
@@ -104,7 +104,7 @@ def test_a_terminal_does_not_become_the_controlling_one():
         import os
         from ginit.writer import open_writers
         assert os.getsid(0) == os.getpid()
-        stdout, stderr = open_writers(None)
+        stdout, stderr = open_writers(None, None)
         stdout.put(b"line\\n")
         assert stdout.close(30) == 0
         try:
@@ -125,7 +125,7 @@ def test_a_thread_that_is_stuck_in_a_write_keeps_nobody_from_giving_up():
     script = """
         import os
         from ginit.writer import open_writers
-        stdout, stderr = open_writers(None)
+        stdout, stderr = open_writers(None, None)
         stdout.put(b"x" * 1000000)
         lost = stdout.close(0.1)
         os._exit(10 if lost and stdout.broken else 1)

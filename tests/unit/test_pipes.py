@@ -51,3 +51,15 @@ def test_what_is_unread_is_counted(pipe):
     assert pipes.unread(pipe[0]) == 12345
     os.read(pipe[0], 345)
     assert pipes.unread(pipe[0]) == 12000
+
+
+def test_a_pipe_has_writers_while_somebody_holds_an_end_for_writing_of_it():
+    read_end, write_end = os.pipe()
+    copy = os.dup(write_end)
+    assert pipes.has_writers(read_end)
+    os.close(write_end)
+    os.write(copy, b"x")
+    assert pipes.has_writers(read_end)
+    os.close(copy)
+    assert not pipes.has_writers(read_end)  # though there is something to read still
+    os.close(read_end)

@@ -146,12 +146,12 @@ class Program:
         self.remarks = []
         self._read_ends = []
 
-    def redirect(self, *, reaping: bool = False, own: Collection[int] = ()) -> int:
+    def redirect(self, *, reaping: bool = False, own: Collection[int] = (), started: float = 0.1) -> int:
         """Redirect it, and return the read end of its stdout."""
         (out, out_there), (err, err_there) = os.pipe(), os.pipe()
         self._read_ends += [out, err]
         try:
-            self.remarks += in_thread(redirect, self.pid, {1: out_there, 2: err_there}, own, reaping=reaping).remarks
+            self.remarks += in_thread(redirect, self.pid, {1: out_there, 2: err_there}, own, started, reaping=reaping).remarks
         finally:
             os.close(out_there)
             os.close(err_there)
@@ -249,7 +249,6 @@ def test_five_hundred_redirections_leave_no_descriptor_behind_in_either_process(
 @pytest.mark.parametrize("who", ["the process", "its child"])
 def test_a_program_that_starts_keeps_its_stdout_until_it_sleeps(program, monkeypatch, tmp_path, who):
     # However slow this machine is.
-    monkeypatch.setattr(processes, "_STARTED", 1000.0)
     monkeypatch.setattr(processes, "_START_TIMEOUT", 1000.0)
     found = tmp_path / "found"
     running = program(
@@ -268,19 +267,18 @@ def test_a_program_that_starts_keeps_its_stdout_until_it_sleeps(program, monkeyp
         """
     )
     wait_for((tmp_path / "starting").exists)
-    running.redirect()
+    running.redirect(started=1000.0)
     wait_for(found.exists)
     assert found.read_text() == "True"
     assert all(os.readlink(f"/proc/{pid}/fd/1").startswith("pipe:") for pid in (running.pid, *procfs.read_children(running.pid)))
 
 
 def test_a_program_that_never_sleeps_is_redirected_all_the_same(program, monkeypatch):
-    for started, timeout in (("_STARTED", 1000.0), ("_START_TIMEOUT", 0.0)), (("_STARTED", 0.0), ("_START_TIMEOUT", 1000.0)):
-        monkeypatch.setattr(processes, *started)
-        monkeypatch.setattr(processes, *timeout)
+    for started, timeout in (1000.0, 0.0), (0.0, 1000.0):
+        monkeypatch.setattr(processes, "_START_TIMEOUT", timeout)
         running = program(LOOPS["system calls"])
         running.wait_until_it_runs()
-        assert read_lines(running.redirect(), 1) == [b"right"]
+        assert read_lines(running.redirect(started=started), 1) == [b"right"]
 
 
 def test_its_memory_is_as_before(program):

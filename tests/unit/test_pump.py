@@ -49,7 +49,7 @@ class Stream:
         self.read_end, self.write_end = os.pipe()
         make_nonblocking(self.write_end)
         self.sink = Sink()
-        self.pump = Pump(self.read_end, self.sink)
+        self.pump = Pump(self.read_end, self.sink, pytest.fail)
 
     def write(self, data: bytes) -> None:
         while data:
@@ -251,10 +251,45 @@ def test_a_large_pipe_is_read_to_its_end_when_finishing():
     stream.end()
 
 
-def test_an_error_in_the_sink_ends_the_pump_and_closes_its_descriptor(stream, monkeypatch):
+def test_finishing_while_the_last_line_waits_for_room_touches_no_descriptor_that_is_closed(stream):
+    room = Event()
+    stream.sink.close = room.wait
+    stream.end()
+    wait_for(lambda: not stream.read_end_is_open())
+    assert stream.pump.unread() == 0
+    stream.pump.finish()
+    assert not stream.pump.greenlet.dead
+    room.set()
+    stream.pump.greenlet.join()
+    assert stream.pump.greenlet.successful()
+
+
+def test_an_unexpected_error_is_told_and_the_next_blocks_are_moved_all_the_same(stream, monkeypatch):
+    failures, taken, take = [], [], stream.sink.take
+
+    def fail_once(block: bytes) -> None:
+        taken.append(block)
+        if len(taken) == 1:
+            raise ZeroDivisionError
+        take(block)
+
+    monkeypatch.setattr(stream.pump, "_failed", failures.append)
+    monkeypatch.setattr(stream.sink, "take", fail_once)
+    stream.write(b"lost")
+    wait_for(lambda: failures)
+    stream.write(b"kept")
+    stream.end()
+    stream.pump.greenlet.join()
+    assert [type(failure) for failure in failures] == [ZeroDivisionError]
+    assert (stream.sink.data, stream.sink.closed) == (b"kept", 1)
+
+
+def test_an_error_that_always_comes_ends_the_pump_and_closes_its_descriptor(stream, monkeypatch):
     monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
+    monkeypatch.setattr(stream.pump, "_failed", lambda _: stream.write(b"x"))
     monkeypatch.setattr(stream.sink, "take", lambda _: 1 // 0)
     stream.write(b"x")
     stream.pump.greenlet.join()
     assert isinstance(stream.pump.greenlet.exception, ZeroDivisionError)
     assert not stream.read_end_is_open()
+    assert stream.sink.closed == 1

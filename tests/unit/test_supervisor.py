@@ -223,3 +223,16 @@ def test_names_of_services_are_taken_in_order_and_hidden_ones_skipped(run, tmp_p
     started = [line for line in found.stderr if line.endswith(": started")]
     assert started == [f"ginit: info: {name}/run: started" for name in "abc"]
     assert os.listdir(tmp_path / "services0").count("b") == 1
+
+
+def test_a_slow_machine_is_known_by_the_time_that_ginits_own_imports_took(run):
+    script = """
+        from ginit import supervisor
+        told = []
+        supervisor.Adopter = lambda output, started: told.append(started)
+        orphans = supervisor.Orphans
+        supervisor.Orphans = lambda *arguments: told.append(arguments[-1]) or orphans(*arguments)
+        Supervisor(Settings(directory=os.fsencode(directories[0])), os.environb, 1.5).run()
+        say(told)
+    """
+    assert run(script, {"web": "exit 0"}).told == [3.0, 3.0]

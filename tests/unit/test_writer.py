@@ -32,7 +32,7 @@ class Destination:
         self._writers: list[Writer] = []
 
     def open_writer(self) -> Writer:
-        writer = Writer(self.write_end, self.failures.append)
+        writer = Writer(self.write_end, self.failures.append, pytest.fail)
         self._writers.append(writer)
         return writer
 
@@ -151,7 +151,7 @@ def test_a_regular_file_is_appended_to(tmp_path):
     path = tmp_path / "out"
     path.write_bytes(b"before\n")
     fd = os.open(str(path), os.O_WRONLY | os.O_APPEND)
-    writer = Writer(fd, pytest.fail)
+    writer = Writer(fd, pytest.fail, pytest.fail)
     for block in BLOCKS:
         writer.put(block)
     assert writer.close(PATIENCE) == 0
@@ -162,7 +162,7 @@ def test_a_regular_file_is_appended_to(tmp_path):
 def test_a_regular_file_is_written_from_where_it_stands(tmp_path):
     with open(tmp_path / "out", "wb", buffering=0) as file:
         file.write(b"before\n")
-        writer = Writer(file.fileno(), pytest.fail)
+        writer = Writer(file.fileno(), pytest.fail, pytest.fail)
         writer.put(b"line\n")
         assert writer.close(PATIENCE) == 0
         file.write(b"behind\n")
@@ -171,7 +171,7 @@ def test_a_regular_file_is_written_from_where_it_stands(tmp_path):
 
 def test_the_null_device_takes_everything():
     with open(os.devnull, "wb") as null:
-        writer = Writer(null.fileno(), pytest.fail)
+        writer = Writer(null.fileno(), pytest.fail, pytest.fail)
         for block in BLOCKS:
             writer.put(block)
         assert writer.close(PATIENCE) == 0
@@ -237,7 +237,7 @@ def test_a_reader_that_leaves_while_it_is_waited_for_is_noticed(destination):
 def test_a_full_device_is_told_and_counted():
     failures = []
     with open("/dev/full", "wb", buffering=0) as full:
-        writer = Writer(full.fileno(), failures.append)
+        writer = Writer(full.fileno(), failures.append, pytest.fail)
         writer.put(b"line\n")
         assert writer.close(PATIENCE) == 5
     assert [failure.errno for failure in failures] == [errno.ENOSPC]
@@ -438,3 +438,51 @@ def test_closing_leaves_the_descriptor_open(destination):
     writer.close(PATIENCE)
     os.write(destination.write_end, b"second\n")
     assert destination.read() == b"first\nsecond\n"
+
+
+def test_an_unexpected_error_is_told_and_nothing_is_lost_or_doubled(destination, monkeypatch):
+    writer = destination.open_writer()
+    failures, write = [], writer._file.write
+    errors = iter([ZeroDivisionError(), None, ZeroDivisionError(), ZeroDivisionError()])
+
+    def fail_now_and_then(buffers):
+        error = next(errors, None)
+        if error:
+            raise error
+        return write(buffers)
+
+    monkeypatch.setattr(writer, "_unexpected", failures.append)
+    monkeypatch.setattr(writer._file, "write", fail_now_and_then)
+    for block in BLOCKS:
+        writer.put(block)
+    reading = gevent.spawn(read_to_end, destination.read_end)
+    assert writer.close(PATIENCE) == 0
+    destination.close_write_end()
+    assert reading.get() == b"".join(BLOCKS)
+    assert len(failures) == 3
+
+
+def test_an_error_that_always_comes_is_told_and_what_is_queued_is_written_without_gevent(destination, monkeypatch):
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
+    writer = destination.open_writer()
+    failures = []
+    monkeypatch.setattr(writer, "_unexpected", failures.append)
+    monkeypatch.setattr(writer._file, "write", lambda _: 1 // 0)
+    for number in range(20):
+        writer.put(b"line %d\n" % number)
+    assert writer.close(PATIENCE) == 0
+    assert failures
+    writer.put(b"late\n")
+    assert (writer.lost, writer.broken) == (5, "an unexpected error keeps ginit from writing")
+    assert destination.read() == b"".join(b"line %d\n" % number for number in range(20))
+
+
+def test_what_a_reader_does_not_take_is_counted_when_an_error_always_comes(pipe, monkeypatch):
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
+    monkeypatch.setattr("ginit.writer._LAST_WAIT", 10)
+    writer = pipe.open_writer()
+    monkeypatch.setattr(writer, "_unexpected", lambda _: None)
+    monkeypatch.setattr(writer._file, "write", lambda _: 1 // 0)
+    writer.put(b"x" * 200_000)
+    lost = writer.close(PATIENCE)
+    assert 0 < lost == 200_000 - len(pipe.read())
