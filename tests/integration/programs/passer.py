@@ -2,8 +2,8 @@
 
     passer.py READS SIZE PAUSE LIMIT STATUS
 
-It begins with READS reads of SIZE bytes, with PAUSE seconds after each. Having passed on LIMIT bytes it ends with STATUS, but only the
-first time; a LIMIT of -1 is none. It ends with 0 where its stdin does.
+It begins with READS reads of SIZE bytes, with PAUSE seconds after each. Having passed on LIMIT bytes it ends with STATUS, but
+only the first time; a LIMIT of -1 is none. It ends with 0 where its stdin does.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""A service's `run` that prints what is in the files `out` and `err` of its directory, and writes down how much of it it has printed.
+"""A service's `run` that prints what is in the files `out` and `err` of its directory, and writes down how much it has printed.
 
     printer.py ORDER CHUNK SEED END
 
-ORDER says which stream comes first, `out` or `err`, or that they are `mixed`; no write takes more than CHUNK bytes; END is the exit
-status, the number of a signal with a minus before it by which it ends itself, or `stays`. On TERM it stops between two writes, and
-ends with 0. Started a second time, it prints nothing more and ends with 0.
+ORDER says which stream comes first, `out` or `err`, or that they are `mixed`. No write takes more than CHUNK bytes. END is the
+exit status, or the number of a signal with a minus before it by which it ends itself, or `stays`. On TERM it stops between two
+writes, and ends with 0. Started a second time, it prints nothing more and ends with 0.
 """
 
 import itertools
