@@ -160,13 +160,14 @@ def run(case: Case, services: Services, path: Path) -> tuple[int, str]:
 
 def possible_statuses(case: Case) -> set[int]:
     """The statuses that ginit may exit with: what comes first, a service's end or a signal, isn't known."""
-    if case.runsvdir:  # where the services' ends mean nothing
-        return {111 if name == "HUP" else 0 for name in case.signals}
+    # What prints may die of SIGPIPE when its log program has gone.
+    pipe_ends = {3 for service in case.services if service.log in LOG_ENDS}
+    if case.runsvdir:  # where the services' ends mean nothing, but those of adopted processes do
+        told = {111 if name == "HUP" else 0 for name in case.signals}
+        return told | {0} | pipe_ends if case.policy == "adopt" else told
     ends = {ENDS[service.run] for service in case.services if service.run in ENDS}
     ends |= {LOG_ENDS[service.log] for service in case.services if service.log in LOG_ENDS}
-    # `run` may die of SIGPIPE when its log program has gone.
-    ends |= {3 for service in case.services if service.log in LOG_ENDS}
-    return {0} | ends
+    return {0} | ends | pipe_ends
 
 
 def check(case: Case) -> None:
