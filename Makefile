@@ -17,7 +17,7 @@ test: $(VENV)/ready
 SOAK_CASES ?= 2000
 SOAK_PARTS ?= 2
 soak: $(VENV)/ready
-	SOAK_CASES=$(SOAK_CASES) SOAK_PARTS=$(SOAK_PARTS) $(BIN)/pytest --numprocesses 4 --timeout 0 -s \
+	SOAK_CASES=$(SOAK_CASES) SOAK_PARTS=$(SOAK_PARTS) $(BIN)/pytest --numprocesses 4 -s -o faulthandler_timeout=0 \
 		$(or $(TESTS),tests/integration/test_random_lines.py tests/integration/test_random_stops.py)
 
 # ginit in containers of a real engine: the one that runs, or one of the tests' own, for which they have to be root's.

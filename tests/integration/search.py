@@ -3,7 +3,7 @@
 `make test` runs a few cases of each search, `SOAK_CASES=2000 make soak` many. Variables:
 
 - `SOAK_CASES`: how many cases.
-- `SOAK_PARTS`: among how many tests they are shared out, which can then run at the same time.
+- `SOAK_PARTS`: among how many tests they are shared out, which can then run at the same time; each has a seed of its own.
 - `CASE`: run this case alone, `SOAK_CASES` times (once, where that isn't set): a failure prints it.
 
 `--hypothesis-seed` has a search draw the same cases again.
@@ -29,7 +29,11 @@ _PROGRESS = 50
 #: Seconds to look for a simpler case than the first that has failed.
 _SIMPLIFYING = 90
 
-in_parts = pytest.mark.parametrize("part", range(PARTS))
+
+def in_parts(test: Callable[..., None]) -> Callable[..., None]:
+    """Have a test for each part of a search. A long search may take any time; a short one, what a hang and simpler cases take."""
+    limited = pytest.mark.timeout(0 if "SOAK_CASES" in os.environ else 600)(test)
+    return pytest.mark.parametrize("part", range(PARTS))(limited)
 
 
 def search(
