@@ -8,7 +8,7 @@ ifneq ($(words $(CURDIR)),1)
 $(error The path of this directory has a space in it, and the scripts that pip installs don't work there; move it: $(CURDIR))
 endif
 
-.PHONY: run test test-docker coverage lint format tox bench clean
+.PHONY: run test soak test-docker coverage lint format tox bench clean
 
 # The demo: Ctrl-C ends it.
 run: $(RUN_VENV)/ready
@@ -18,6 +18,13 @@ run: $(RUN_VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/pytest --numprocesses 4 $(TESTS)
+
+# The random searches, long: `make soak SOAK_CASES=10000`; see tests/integration/search.py.
+SOAK_CASES ?= 2000
+SOAK_PARTS ?= 2
+soak: $(VENV)/ready
+	SOAK_CASES=$(SOAK_CASES) SOAK_PARTS=$(SOAK_PARTS) $(BIN)/pytest --numprocesses 4 -s -o faulthandler_timeout=0 \
+		$(or $(TESTS),tests/integration/test_random_lines.py tests/integration/test_random_stops.py)
 
 # ginit in containers of a real engine: the one that runs, or one of the tests' own, for which they have to be root's.
 test-docker: $(VENV)/ready

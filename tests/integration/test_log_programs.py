@@ -222,7 +222,7 @@ def test_how_a_log_program_ends_after_its_service_doesnt_count(services, start, 
     # It stays until ginit has seen the service's end: the kernel closes a process's pipes a little before the process ends.
     directory = services.add("web", f"exit {status}", log="cat; while [ ! -e end ]; do sleep 0.02; done; exit 5")
     ginit = start(LOG_LEVEL="info")
-    ginit.wait_for_line(f"web/run: ended with status {status}", "stderr")
+    wait_for(lambda: f"web/run: ended with status {status}".encode() in ginit.stderr.all_data)
     (directory / "log" / "end").touch()
     assert ginit.wait() == exit_status
 
