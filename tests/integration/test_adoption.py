@@ -335,7 +335,7 @@ http {{ access_log off; server {{ listen unix:{directory}/socket; location / {{ 
     # By the log's descriptor, which leads to the same open file as stderr, in the master process and in its workers.
     assert re.search(f"{label}: .*signal 3 .*received", ginit.stderr.text)
     assert len(re.findall(f"{label}: .*gracefully shutting down", ginit.stderr.text)) >= 2
-    assert f"{label}: ended with status 0; stopping everything" in ginit.stderr.text
+    assert f"{label}: ended with status 0; stopping everything".encode() in ginit.stderr.all_data
 
 
 # Its life.

@@ -101,7 +101,6 @@ def test_a_process_whose_main_thread_has_ended_is_looked_into_by_one_that_lives(
     assert procfs.list_descriptors(tid)
     assert b"pthread_exit" in procfs.read_command_line(process.pid)
     assert procfs.reads_from(process.pid, procfs.read_file_name(os.getpid(), process.stdin.fileno()))
-    assert procfs.has_writers(process.pid, 0)
     assert not procfs.may_be_stopped(process.pid)
     process.send_signal(signal.SIGSTOP)
     wait_for(lambda: procfs.read_stat(tid).stopped, "the stop")
