@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 RUN_VENV := .venv-run
+DIST_VENV := .venv-dist
 BIN := $(VENV)/bin
 
 ifneq ($(words $(CURDIR)),1)
 $(error The path of this directory has a space in it, and the scripts that pip installs don't work there; move it: $(CURDIR))
 endif
 
-.PHONY: run test soak test-docker coverage lint format tox bench clean
+.PHONY: run test soak test-docker coverage lint format tox bench dist clean
 
 # The demo: Ctrl-C ends it.
 run: $(RUN_VENV)/ready
@@ -55,8 +56,14 @@ tox: $(VENV)/ready
 bench: $(VENV)/bench-ready
 	$(BIN)/python -m benchmarks $(BENCHARGS)
 
+# A wheel and a source archive of what is to be installed, in dist/.
+dist: $(DIST_VENV)/ready
+	rm -rf dist
+	$(DIST_VENV)/bin/python -m build --outdir dist
+	@rm -rf build
+
 clean:
-	rm -rf $(VENV) $(RUN_VENV) .tox build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(RUN_VENV) $(DIST_VENV) .tox build dist *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN_VENV)/ready: setup.cfg setup.py bin/ginit
@@ -64,6 +71,11 @@ $(RUN_VENV)/ready: setup.cfg setup.py bin/ginit
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --upgrade pip
 	@$(@D)/bin/python -m pip install --quiet --editable .
+	@touch $@
+
+$(DIST_VENV)/ready:
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --upgrade pip build
 	@touch $@
 
 $(VENV)/ready: setup.cfg setup.py bin/ginit

@@ -17,7 +17,7 @@ COPY bin/ bin/
 COPY ginit/ ginit/
 RUN /build/bin/pip wheel --quiet --no-cache-dir --wheel-dir /wheels .
 RUN python3 -I -m venv --without-pip /opt/ginit \
-    && /build/bin/pip --python /opt/ginit/bin/python install --quiet --no-cache-dir --no-index --find-links /wheels ginit \
+    && /build/bin/pip --python /opt/ginit/bin/python install --quiet --no-cache-dir --no-index --find-links /wheels ginit-container \
     && rm -rf /opt/ginit/lib/python*/site-packages/gevent/tests /opt/ginit/lib/python*/site-packages/gevent/testing
 
 # The user, the environment and the working directory stay the application's.

@@ -18,7 +18,7 @@ COPY ginit/ ginit/
 RUN /build/bin/pip wheel --quiet --no-cache-dir --wheel-dir /wheels .
 # All that is new, from the root on, so that it's copied whoever the image's user is.
 RUN python3 -I -m venv --without-pip /opt/ginit \
-    && /build/bin/pip --python /opt/ginit/bin/python install --quiet --no-cache-dir --no-index --find-links /wheels ginit \
+    && /build/bin/pip --python /opt/ginit/bin/python install --quiet --no-cache-dir --no-index --find-links /wheels ginit-container \
     && rm -rf /opt/ginit/lib/python*/site-packages/gevent/tests /opt/ginit/lib/python*/site-packages/gevent/testing \
     && runsvdir="$(readlink -f "$(command -v runsvdir)")" \
     && mkdir -p "/new${runsvdir%/*}" /new/opt \

@@ -56,7 +56,7 @@ def main() -> "NoReturn":
 
         patching.patch_signal()
     except ImportError as error:
-        sys.exit(f"ginit: error: {sys.executable} can't import what ginit needs: {error}; install ginit with its dependencies")
+        sys.exit(f"ginit: error: {sys.executable} can't import what ginit needs: {error}; it takes gevent and python-json-logger")
     status = cli.main(called_as, sys.argv[1:], environ, time.process_time() - begun)
     # Everything is written and every process is waited for. The interpreter's own clean-up would only take time, or wait
     # for a thread that is stuck in a write to a reader who has left.

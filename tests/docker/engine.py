@@ -66,6 +66,11 @@ class Engine:
         return done.stdout or ""
 
     @property
+    def client(self) -> str:
+        """The path of the client's program."""
+        return _client()
+
+    @property
     def environ(self) -> dict[str, str]:
         """What a client of it has in its environment."""
         return self._environ
@@ -108,12 +113,20 @@ class Engine:
 
 @contextlib.contextmanager
 def running_engine() -> Iterator[Engine]:
-    """The engine that runs; where there's none, one of the tests' own, with all its files in a temporary directory."""
+    """The engine that runs; where there's none, one of the tests' own."""
     require("docker")
     engine = Engine(None)
     if engine.answers():
         yield engine
-        return
+    else:
+        with own_engine() as engine:
+            yield engine
+
+
+@contextlib.contextmanager
+def own_engine() -> Iterator[Engine]:
+    """An engine of the tests' own, with all its files in a temporary directory."""
+    require("docker")
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         cannot(
             "no engine runs, and none can be started: that takes dockerd and root",

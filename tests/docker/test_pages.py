@@ -1,0 +1,165 @@
+"""The pages of the documentation, followed from beginning to end: files written, commands pasted, what they print compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from engine import own_engine, wait_for
+from machine import cannot, require
+from pages import FOLLOWED, MAKE_FILES, NOT_RUN, ROOT, Block, Command, blocks
+
+#: Images that Dockerfiles are built on; none can be pulled here, so the base image takes their place.
+BASES = ("python:3.13-slim", "python:3.11-slim", "debian:bookworm-slim")
+#: What Python's images have and Debian's python3 doesn't: a pip that may install, and these names.
+LIKE_PYTHON_S = """
+FROM {base}
+RUN python3 -m venv /usr/local --system-site-packages && ln -sf pip3 /usr/local/bin/pip
+"""
+#: `docker` as readers have it, but that a build reaches the network that this machine has.
+DOCKER = """#!/bin/sh
+case $1 in build) shift; exec {client} build --network host "$@";; esac
+exec {client} "$@"
+"""
+#: Seconds for a command, the builds among them.
+PATIENCE = 600
+#: The ports that the pages publish.
+PORTS = (8000, 8080)
+#: How commands begin that go on until Ctrl-C: the next ones are typed in another terminal.
+GO_ON = ("docker run --rm --name ", "docker run --rm --env GINIT_JSON_STDOUT=0 ")
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of somebody who follows a page, with an engine that has no images but those that are built on."""
+    require("curl")
+    bin_directory = tmp_path_factory.mktemp("bin")
+    with own_engine() as engine:
+        base = engine.load_base()
+        (bin_directory / "Dockerfile").write_text(LIKE_PYTHON_S.format(base=base))
+        like_python_s = engine.build(str(bin_directory / "Dockerfile"), context=bin_directory)
+        for name in BASES:
+            engine("tag", like_python_s if name.startswith("python") else base, name)
+        docker = bin_directory / "docker"
+        docker.write_text(DOCKER.format(client=engine.client))
+        docker.chmod(0o755)
+        yield {**engine.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}"}
+
+
+def followed(page: str) -> list[Block]:
+    return [block for block in blocks(ROOT / page) if (page, block.opening) not in NOT_RUN]
+
+
+def shape(line: str) -> str:
+    """A line without what is different each time."""
+    return re.sub(r"\d+", "0", line)
+
+
+def is_shown(output: list[str], printed: list[str]) -> bool:
+    """Whether the lines that a page shows are among those that were printed: whose come first isn't known."""
+    found = set(map(shape, printed))
+    return all(shape(line) in found for line in output if line != "…")
+
+
+class Follower:
+    """Somebody who follows a page in a shell."""
+
+    def __init__(self, page: str, environ: dict[str, str], elsewhere: Path) -> None:
+        self._blocks = followed(page)
+        self._environ = environ
+        #: Where the next command is typed: in the checkout, until something is to be made elsewhere.
+        self._here = ROOT
+        self._elsewhere = elsewhere
+        self._makes_files = page in MAKE_FILES
+        #: What is left to run until Ctrl-C is pressed, and where its output goes.
+        self._running: list[tuple[Command, subprocess.Popen[bytes], Path]] = []
+
+    def follow(self) -> None:
+        for block in self._blocks:
+            if self._makes_files and block.file is not None:
+                path = self._here / block.file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block.text)
+            elif block.language == "console":
+                self._paste(block)
+            # The first commands make the image ginit, in the checkout.
+            if self._makes_files and self._here == ROOT:
+                self._here = self._elsewhere
+        for command, process, output in self._running:
+            wait_for(lambda command=command, output=output: is_shown(command.output, output.read_text().splitlines()))
+            if "--name" not in command.text:  # else the page has it stopped
+                process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 0, output.read_text()
+
+    def leave(self) -> None:
+        """End what is left to run."""
+        for _, process, _ in self._running:
+            process.kill()
+            process.wait()
+        shell = "docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes"
+        subprocess.run(["sh", "-c", shell], env=self._environ, capture_output=True, check=False)
+
+    def _paste(self, block: Block) -> None:
+        """Type all commands of a block at once."""
+        together: list[Command] = []
+        for command in block.commands:
+            if command.text.startswith(GO_ON):
+                self._type(together)
+                together = []
+                output = self._elsewhere / f"output{len(self._running)}"
+                with output.open("wb") as file:
+                    process = subprocess.Popen(
+                        shlex.split(command.text),
+                        env=self._environ,
+                        cwd=self._here,
+                        stdin=subprocess.DEVNULL,
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
+                    )
+                self._running.append((command, process, output))
+            else:
+                together.append(command)
+        self._type(together)
+
+    def _type(self, commands: list[Command]) -> None:
+        mark = "----- status:"
+        place = self._elsewhere / "place"
+        script = "".join(f"{command.text}\necho '{mark}' $?\n" for command in commands) + f"pwd >{place}\n"
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=self._here,
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE,
+            check=False,
+        )
+        printed = done.stdout.decode(errors="replace")
+        parts = re.split(f"{mark} (\\d+)\n", printed)
+        for command, text, status in zip(commands, parts[::2], parts[1::2]):
+            may_fail = any(word in line for line in command.output for word in ("curl: (", "ginit: error: "))
+            assert status == "0" or may_fail, f"{command.text}\n{printed[-5000:]}"
+            assert is_shown(command.output, text.splitlines()), f"{command.text}\n{text[-5000:]}"
+        assert len(parts) == 2 * len(commands) + 1, printed
+        self._here = Path(place.read_text().strip())
+
+
+@pytest.mark.parametrize("page", FOLLOWED)
+def test_a_page_can_be_followed_and_what_it_shows_is_what_one_sees(reader, page, tmp_path):
+    for port in PORTS:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                cannot(f"something listens on port {port}, which the pages publish")
+    follower = Follower(page, reader, tmp_path)
+    try:
+        follower.follow()
+    finally:
+        follower.leave()

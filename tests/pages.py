@@ -1,0 +1,103 @@
+"""The pages of the documentation, as a reader takes them: files to write, and commands to paste, with what they print."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    page
+    for directory in (".", "docs", "examples", "benchmarks")
+    for page in sorted((ROOT / directory).glob("*.md" if directory == "." else "**/*.md"))
+]
+_BLOCK = re.compile(r"^(?:\[?`([^`\n]+)`(?:\]\([^)\n]*\))?\n\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+class Command(NamedTuple):
+    """What a reader types, and what is shown below it."""
+
+    text: str
+    output: list[str]
+
+
+class Block(NamedTuple):
+    """A block of code."""
+
+    #: The name of the file that it is, which stands alone on the line above it, if it is one.
+    file: str | None
+    language: str
+    text: str
+
+    @property
+    def opening(self) -> str:
+        """Its first line, without a comment."""
+        return re.split(r"\s+#", self.text.partition("\n")[0])[0]
+
+    @property
+    def commands(self) -> list[Command]:
+        """Those of a `console` block: a line that begins with a dollar sign, and those that it goes on in."""
+        commands: list[Command] = []
+        for line in self.text.splitlines():
+            if line.startswith("$ "):
+                commands.append(Command(line[2:], []))
+            elif commands[-1].text.endswith("\\") and not commands[-1].output:
+                commands[-1] = Command(f"{commands[-1].text}\n{line}", [])
+            else:
+                commands[-1].output.append(line)
+        return commands
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The blocks of a page, in order."""
+    for file, language, text in _BLOCK.findall(page.read_text()):
+        yield Block(file or None, language, text)
+
+
+#: The pages that a test follows from beginning to end, in a shell and an engine of its own.
+FOLLOWED = (
+    "README.md",
+    "docs/tutorial/first-container.md",
+    "docs/how-to/from-cmd.md",
+    "docs/how-to/from-runit.md",
+    "examples/nginx/README.md",
+    "examples/postgresql/README.md",
+    "examples/redis/README.md",
+    "examples/guestbook/README.md",
+)
+
+#: Those of them whose files the reader makes, in a directory of his own; the others show what is in the checkout.
+MAKE_FILES = ("README.md", "docs/tutorial/first-container.md")
+
+_DEPLOY = "docker stack deploy --resolve-image never --compose-file docker/swarm.yaml guestbook"
+_HERE = "it is how these tests are run"
+_CHECKOUT = "tests/integration/test_examples.py runs what it runs"
+_SWARM = "tests/docker/test_swarm.py runs it with an engine that is in a swarm"
+_CLUSTER = "it takes a cluster; `make lint` checks the manifest"
+_GUESTBOOK = "tests/integration/test_guestbook.py runs what it runs"
+#: Blocks that nobody runs as they stand, by their page and opening, and why.
+NOT_RUN = {
+    ("README.md", "$ make run"): _HERE,
+    ("CONTRIBUTING.md", "$ make test"): _HERE,
+    ("benchmarks/README.md", "$ make bench"): "it takes hours",
+    ("docs/how-to/docker-swarm.md", "$ docker build -f docker/Dockerfile -t ginit ."): _SWARM,
+    ("docs/how-to/docker-swarm.md", f"$ RELEASE=2 {_DEPLOY}"): _SWARM,
+    ("docs/how-to/docker-swarm.md", 'sleep "${DRAIN_SECONDS:-0}"'): "two lines of the guestbook's nginx/terminate",
+    ("docs/how-to/docker-swarm.md", "$ docker service logs --raw guestbook_app"): _SWARM,
+    ("docs/how-to/docker-swarm.md", "$ PUBLISH_MODE=host PORT=0 ENDPOINT_MODE=dnsrr \\"): _SWARM,
+    ("docs/how-to/docker-swarm.md", "$ docker run --rm --network guestbook_default --entrypoint python3 guestbook -c \\"): _SWARM,
+    ("docs/how-to/docker-swarm.md", "$ docker stack rm guestbook"): _SWARM,
+    (
+        "docs/how-to/kubernetes.md",
+        "$ docker build -f docker/Dockerfile -t ginit .",
+    ): _CLUSTER,
+    ("examples/nginx/README.md", "$ make .venv/ready"): _CHECKOUT,
+    ("examples/postgresql/README.md", "$ make .venv/ready"): _CHECKOUT,
+    ("examples/redis/README.md", "$ make .venv/ready"): _CHECKOUT,
+    ("examples/guestbook/README.md", "$ python3 -m venv .venv/guestbook"): _GUESTBOOK,
+}
