@@ -28,7 +28,7 @@ class Adopter:
         """
         Args:
             output: takes what they print.
-            started: seconds of processor time after which a process isn't one any more that is starting.
+            started: seconds of processor time after which a process has started.
         """
         self._output = output
         self._started = started

@@ -69,7 +69,7 @@ class Log:
         """Say what a developer of ginit wants to know."""
         self._say("debug", message, subject)
 
-    def reason(self, message: str, subject: Subject, *, failure: bool) -> None:
+    def why_stopping(self, message: str, subject: Subject, *, failure: bool) -> None:
         """Say why everything is stopped: as a warning, or for a failure as an error where warnings aren't shown."""
         self._say("error" if failure and not self.shows("warn") else "warn", message, subject)
 
@@ -120,6 +120,7 @@ def formatter(form: str) -> Callable[[str, str, Subject | None], bytes]:
 def _format_text(level: str, message: str, subject: Subject | None) -> bytes:
     label = f"{subject}: " if subject else ""
     if subject and subject.pid is not None and subject.stage != str(subject.pid):
+        # Messages are made so: first what has happened, then, behind a semicolon, what comes of it.
         what, semicolon, consequence = message.partition("; ")
         message = f"{what} (PID {subject.pid}){semicolon}{consequence}"
     text = printable(message.encode("utf-8", "backslashreplace"))

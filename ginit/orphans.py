@@ -29,7 +29,7 @@ STOPPING_LOOK_INTERVAL = 0.1
 _LOOK_PAUSE = 0.01
 #: Seconds a process must have lived to be looked at: a younger one may be between fork and exec, and not itself yet.
 _GROWN_UP = 0.01
-#: Seconds for which one may be there that is held up between the two, as it doesn't get to run.
+#: Seconds for which one that doesn't get to run may be held up between the two.
 _HELD_UP = 1.0
 #: The start time in /proc is cut to clock ticks of at most this many seconds.
 _TICK = 0.01
@@ -45,7 +45,7 @@ class _Orphan:
     def __init__(self, pid: int, command: bytes) -> None:
         self.pid = pid
         self.subject = Subject(command, str(pid), pid)
-        #: How long it has until it's killed; None when that isn't pending.
+        #: Runs out when it's to be killed; None when it isn't.
         self.patience: Patience | None = None
         #: Whether it counts as a service.
         self.adopted = False
@@ -119,7 +119,7 @@ class Orphans:
             policy: of `settings.POLICIES`, or `settings.SPARE`.
             kill_timeout: seconds between TERM and KILL for one that is terminated.
             owner: is told of those that are adopted.
-            started: seconds of processor time after which a process isn't one any more that is starting.
+            started: seconds of processor time after which a process has started.
         """
         self._log = log
         self._policy = policy
@@ -129,7 +129,7 @@ class Orphans:
         self._own: Collection[int] = ()
         self._wake = Event()
         self._stopping = False
-        #: Those that were too young to be met, and for how long each may be.
+        #: Those that were too young to be met, and how long each may count as that.
         self._young: dict[int, _Youth] = {}
         self._orphans: dict[int, _Orphan] = {}
         self._warnings = _Warnings(log)
@@ -249,7 +249,7 @@ class Orphans:
 
     def _may_be_between_fork_and_exec(self, stat: procfs.Stat | None, youth: _Youth) -> bool:
         """Whether a process isn't itself yet: named as another, and with that one's answers to signals."""
-        is_grown_up, is_held_up_no_more = youth.grown_up.is_over(), youth.held_up.is_over()
+        is_grown_up, may_be_held_up = youth.grown_up.is_over(), not youth.held_up.is_over()
         if stat is None:
             return not is_grown_up
         # By its start time or by our own clock: the one is coarse, the other doesn't know how old it was at first sight.
@@ -257,7 +257,7 @@ class Orphans:
             return True
         # Where a processor is hard to get, it may be older.
         waits_for_processor = not stat.executed and not stat.sleeps and stat.processor_time < self._started
-        return waits_for_processor and not is_held_up_no_more
+        return waits_for_processor and may_be_held_up
 
     def _tell_to_end(self, orphan: _Orphan) -> None:
         if orphan.told:

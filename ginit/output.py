@@ -100,10 +100,12 @@ class Output:
         pump.greenlet.rawlink(lambda _: self._ended(pump))
 
     def _ended(self, pump: Pump) -> None:
-        self._tell_loss(self._pumps.pop(pump))
+        stream = self._pumps.pop(pump)
+        stream.lost += pump.left_behind
+        self._tell_loss(stream)
 
     def _tell_loss(self, stream: _Stream) -> None:
-        if stream.lost:
+        if stream.lost > 0:
             subject, name = stream.source
             self.log.error(f"up to {stream.lost} bytes of its {name} are lost by an unexpected error", subject)
             stream.lost = 0

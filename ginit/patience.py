@@ -11,7 +11,7 @@ _STARTED_FACTOR = 2
 
 
 def time_to_start(own: float) -> float:
-    """Seconds of processor time after which a process isn't one any more that is starting.
+    """Seconds of processor time after which a process has started.
 
     Args:
         own: seconds of processor time that ginit's own imports took, by which a slow machine is known.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import os
 import select
 import termios
 
@@ -33,6 +34,20 @@ def unread(fd: int) -> int:
     size = array.array("i", [0])
     fcntl.ioctl(fd, termios.FIONREAD, size)
     return size[0]
+
+
+def reopen_read_end(read_end: int) -> int:
+    """Replace a pipe's read end by one that is no other process's, too, and so may be made not to block.
+
+    Returns:
+        The new descriptor; the old one where there's no /proc.
+    """
+    try:
+        own = os.open(f"/proc/self/fd/{read_end}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return read_end
+    os.close(read_end)
+    return own
 
 
 def has_writers(read_end: int) -> bool:

@@ -53,6 +53,12 @@ class Program(Task):
         self._sent: tuple[int, ...] = ()
 
     @property
+    def end_was_asked_for(self) -> bool:
+        """Whether its program was told to end, or has died of a signal that it was sent."""
+        status = self.child.status if self.child is not None else None
+        return self._is_asked or (status is not None and -status in self._sent)
+
+    @property
     def executable(self) -> bytes:
         """The path of its program."""
         return self._service.file(self.name)
@@ -127,8 +133,8 @@ class Program(Task):
         if self._restarts is None:
             self._restarts = self._policy.begin()
         pause = self._restarts.pause(child.status, lived)
-        if pause is None and child.status != DISABLED and (self._is_asked or -child.status in self._sent):
-            pause = 0.0  # whoever controls it asked for that, and didn't say that it's to stay down
+        if pause is None and child.status != DISABLED and self.end_was_asked_for:
+            pause = 0.0  # by whoever controls it, and not to stay down
         again = self._service.owner.program_ended(self._service, self._subject(), child.status, pause)
         return pause if again else None
 
@@ -244,7 +250,7 @@ class Logger(Program):
             while run.running and not patience.is_over():
                 run.child.exited.wait(_GRACE / 10)
             let_happen()
-            if not run.running:
+            if not run.running and not run.end_was_asked_for:
                 self._log.info(describe(child.status), self._subject())
                 return None  # what `run` says counts
         return super()._ended(child, lived)

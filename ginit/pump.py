@@ -54,6 +54,8 @@ class Pump:
         self._fd = fd
         self._sink = sink
         self._failed = failed
+        #: Bytes that were left unread when errors made the pump end.
+        self.left_behind = 0
         self._hub = gevent.get_hub()
         self._watcher = self._hub.loop.io(fd, _READABLE)
         self._waiter: Waiter[None] | None = None
@@ -83,6 +85,7 @@ class Pump:
                 except Exception as error:
                     errors += 1
                     if errors == _ATTEMPTS:
+                        self.left_behind = self.unread()
                         raise
                     self._failed(error)
                     gevent.sleep(_PAUSE)
@@ -97,7 +100,7 @@ class Pump:
         try:
             block = os.read(self._fd, self._block if self._left is None else min(self._block, self._left))
         except BlockingIOError:
-            return True
+            return self._left is None  # in the end it says that somebody else has read the rest
         if not block:
             return False
         if self._left is not None:

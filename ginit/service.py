@@ -13,7 +13,7 @@ from .child import Child, Spawner, StartError, describe, open_pipe
 from .lines import printable
 from .log import Subject
 from .output import Output
-from .pipes import has_writers
+from .pipes import has_writers, reopen_read_end
 from .programs import Logger, Program, Run
 from .restart import RestartPolicy
 from .task import Want
@@ -242,7 +242,8 @@ class Service:
         """Pass on what nobody reads any more that was meant for the log program."""
         if self._read_end is not None:
             read_end, self._read_end = self._read_end, None
-            self._output.pump_stdout(read_end, self.name, "run")
+            # What the log program has left running may read on.
+            self._output.pump_stdout(reopen_read_end(read_end), self.name, "run")
 
     def _close_write_end(self) -> None:
         if self._write_end is not None:

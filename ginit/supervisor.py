@@ -169,7 +169,7 @@ class Supervisor:
             return True
         else:
             hint = f"; with status {DISABLED} the others would go on" if status >= 0 else ""
-            self._log.reason(f"{describe(status)}; stopping everything{hint}", subject, failure=status != 0)
+            self._log.why_stopping(f"{describe(status)}; stopping everything{hint}", subject, failure=status != 0)
             self._request_stop(SERVICE_FAILURE if status else SUCCESS)
         return False
 
@@ -344,7 +344,7 @@ class Supervisor:
         """Who keeps ginit from exiting."""
         names = [process for service in self._services for process in service.waited_for]
         names += map(str, self._orphans.waited_for)
-        return ", ".join(names or self._output.waited_for) or "what can't be seen"
+        return ", ".join(names or self._output.waited_for) or "processes that can't be seen"
 
     def _tell_who_is_waited_for(self) -> None:
         waited, pause = 0.0, _FIRST_NOTE

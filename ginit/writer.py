@@ -25,6 +25,7 @@ import gevent
 from gevent.event import Event
 
 from . import pipes
+from .patience import Patience
 
 Buffer = Union[bytes, memoryview]
 
@@ -36,14 +37,16 @@ _BUFFERS = 1024
 _LARGE_PIPE = 512 * 1024
 #: Seconds between two looks at whether a reader has given up.
 _WATCH_INTERVAL = 0.05
+#: Seconds that count between two of them, at most.
+_WATCH_STEP = 1.0
 _WRITABLE = 2
 #: A write that fails with EAGAIN instead of blocking, whatever the file's flags are (pwritev2(2); uapi/linux/fs.h).
 _RWF_NOWAIT = 8
 #: How many unexpected errors in a row a writer goes on after, and the seconds before it does.
 _ATTEMPTS = 20
 _PAUSE = 0.01
-#: Milliseconds for which a reader may take nothing that is written to without gevent, in the last attempt.
-_LAST_WAIT = 1000
+#: Seconds that the last attempt takes at most, which writes without gevent.
+_LAST_ATTEMPT = 1.0
 
 
 class _File:
@@ -255,16 +258,16 @@ class Writer:
 
     def give_up_when_stuck(self, timeout: float) -> None:
         """Stay until the reader has taken nothing for `timeout` seconds, counted from now; then discard what is queued."""
-        last_progress = time.monotonic()
+        patience = Patience(timeout, _WATCH_STEP)
         seen = None
         while True:
             gevent.sleep(_WATCH_INTERVAL)
-            now = time.monotonic()
+            is_over = patience.is_over()
             # A pipe is writable again when a page of it is free; a reader may take much less than that at a time.
             state = (self._blocked_since, _unread(self._fd))
             if self._blocked_since is None or state != seen:
-                seen, last_progress = state, now
-            elif now - last_progress >= timeout:
+                seen, patience = state, Patience(timeout, _WATCH_STEP)
+            elif is_over:
                 self._break(f"its reader took nothing for {timeout:g} s")
                 self._greenlet.kill(block=False)
                 return
@@ -330,8 +333,9 @@ class Writer:
         """Write what is queued without gevent, as that fails; nothing else goes on meanwhile."""
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
+        end = time.monotonic() + _LAST_ATTEMPT
         try:
-            while self._queue and poll.poll(_LAST_WAIT):
+            while self._queue and poll.poll(max(0.0, 1000 * (end - time.monotonic()))):
                 self._drop(os.write(self._fd, self._queue[0][: select.PIPE_BUF]))  # so much doesn't block
         except OSError:
             return  # what is left is counted

@@ -35,7 +35,7 @@ def wait_until_started(pid: int, started: float) -> None:
 
     Args:
         pid: the process.
-        started: seconds of processor time after which it isn't starting any more.
+        started: seconds of processor time after which it has started.
     """
     patience = Patience(_START_TIMEOUT, 2 * _START_PAUSE)
     while _may_be_starting(pid, started) and not patience.is_over():

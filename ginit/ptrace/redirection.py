@@ -59,7 +59,7 @@ def redirect(pid: int, files: Mapping[int, int], own: Collection[int], started: 
         files: the descriptors of this process's that they are to lead to, by the numbers 1 and 2. They are made to block, or
             not to, as what they stand in for did.
         own: the children that this process has started. A pipe that neither it nor they nor theirs read stays as it is.
-        started: seconds of processor time after which a process isn't one any more that is starting, as such a one isn't touched.
+        started: seconds of processor time after which a process has started; until then it isn't touched.
 
     Raises:
         TraceError: the process stays as it is, and so do its descendants; `EndedError` where it has ended.

@@ -542,3 +542,17 @@ def test_when_sv_has_told_every_service_to_exit_nothing_is_left_to_run(services,
     sv("exit", "web")
     assert ginit.wait() == 0
     assert ginit.stderr.texts[-1] == "ginit: warn: every service is down or has disabled itself, nothing is left to run"
+
+
+def test_a_log_program_that_ends_while_sv_restarts_its_service_stops_everything(services, start):
+    require("sv")
+    directory = services.add(
+        "web", "echo ready >&2; exec sleep 1000", log="until [ -e ../finishing ]; do sleep 0.01; done; exit 5"
+    )
+    write_executable(directory / "finish", "touch finishing; until [ -e end ]; do sleep 0.01; done")
+    ginit = start(SUPERVISE="1", LOG_LEVEL="info")
+    ginit.wait_for_line("web/run: ready", "stderr")
+    subprocess.run(["sv", "term", str(directory)], check=True, capture_output=True)
+    ginit.wait_for_line("web/log: ended with status 5 .*; stopping everything", "stderr")
+    (directory / "end").touch()
+    assert ginit.wait() == 3

@@ -98,7 +98,7 @@ def test_a_message_about_a_reparented_process_has_its_pid_once():
     [("warn", False, "warn"), ("warn", True, "warn"), ("error", True, "error"), ("error", False, None), ("none", True, None)],
 )
 def test_the_reason_of_a_failure_is_told_as_long_as_errors_are(level, failure, shown):
-    lines = written(lambda log: log.reason("ended", Subject(b"web", "run"), failure=failure), level=level)
+    lines = written(lambda log: log.why_stopping("ended", Subject(b"web", "run"), failure=failure), level=level)
     assert [line.split(": ")[1] for line in lines] == ([shown] if shown else [])
 
 

@@ -63,3 +63,13 @@ def test_a_pipe_has_writers_while_somebody_holds_an_end_for_writing_of_it():
     os.close(copy)
     assert not pipes.has_writers(read_end)  # though there is something to read still
     os.close(read_end)
+
+
+def test_a_read_end_that_is_opened_again_can_be_made_not_to_block_and_others_still_block(pipe):
+    read_end, write_end = pipe
+    own = pipes.reopen_read_end(os.dup(read_end))
+    os.write(write_end, b"x")
+    assert not os.get_blocking(own)
+    assert os.get_blocking(read_end)
+    assert os.read(own, 10) == b"x"
+    os.close(own)

@@ -10,7 +10,7 @@ import gevent
 import pytest
 from gevent.event import Event
 from gevent.os import make_nonblocking, nb_write
-from support import let_others_run, pipe_size, wait_for
+from support import PATIENCE, let_others_run, pipe_size, wait_for
 
 from ginit.pump import BLOCK, LARGE_BLOCK, Pump
 
@@ -284,6 +284,18 @@ def test_an_unexpected_error_is_told_and_the_next_blocks_are_moved_all_the_same(
     assert (stream.sink.data, stream.sink.closed) == (b"kept", 1)
 
 
+def test_finishing_ends_where_somebody_else_has_read_what_was_there(stream):
+    stream.sink.room.clear()
+    stream.write(b"x" * 1000)
+    wait_for(lambda: stream.sink.asked, "the question for room")
+    stream.pump.finish()
+    assert len(os.read(stream.read_end, 1000)) == 1000
+    stream.sink.room.set()
+    stream.pump.greenlet.join(PATIENCE)
+    assert stream.pump.greenlet.successful()
+    assert stream.sink.data == b""
+
+
 def test_an_error_that_always_comes_ends_the_pump_and_closes_its_descriptor(stream, monkeypatch):
     monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
     monkeypatch.setattr(stream.pump, "_failed", lambda _: stream.write(b"x"))
@@ -293,3 +305,12 @@ def test_an_error_that_always_comes_ends_the_pump_and_closes_its_descriptor(stre
     assert isinstance(stream.pump.greenlet.exception, ZeroDivisionError)
     assert not stream.read_end_is_open()
     assert stream.sink.closed == 1
+
+
+def test_what_is_left_in_the_pipe_when_the_pump_ends_of_errors_is_counted(stream, monkeypatch):
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
+    monkeypatch.setattr(stream.pump, "_failed", lambda _: None)
+    monkeypatch.setattr(stream.pump, "_wait_until_readable", lambda: 1 // 0)
+    stream.write(b"x" * 1000)
+    stream.pump.greenlet.join()
+    assert stream.pump.left_behind == 1000

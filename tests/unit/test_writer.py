@@ -116,6 +116,7 @@ def clock(monkeypatch) -> Clock:
     """The clock by which a reader is given up."""
     clock = Clock()
     monkeypatch.setattr("ginit.writer.time", clock)
+    monkeypatch.setattr("ginit.patience.time", clock)
     return clock
 
 
@@ -123,6 +124,13 @@ def look_again(clock: Clock) -> None:
     """Wait until somebody has looked at the clock some more times."""
     looks = clock.looks
     wait_for(lambda: clock.looks >= looks + 3, "a look at the clock")
+
+
+def pass_time(clock: Clock, seconds: float) -> None:
+    """Let time pass, and have it seen to pass."""
+    for _ in range(round(2 * seconds)):
+        clock.now += 0.5
+        look_again(clock)
 
 
 @pytest.mark.parametrize("size", [65536, 777])
@@ -348,8 +356,7 @@ def close_blocked(clock, pipe) -> Callable:
 
 def test_a_reader_that_takes_nothing_is_given_up_after_the_timeout(clock, pipe, close_blocked):
     writer, waiting = close_blocked(5)
-    clock.now += 4
-    look_again(clock)
+    pass_time(clock, 4)
     assert not waiting.dead
     clock.now += 1
     lost = waiting.get()
@@ -360,11 +367,19 @@ def test_a_reader_that_takes_nothing_is_given_up_after_the_timeout(clock, pipe, 
     assert pipe.failures == []
 
 
+def test_a_reader_is_not_given_up_for_the_time_in_which_ginit_was_frozen(clock, pipe, close_blocked):
+    _, waiting = close_blocked(5)
+    clock.now += 1000
+    look_again(clock)
+    assert not waiting.dead
+    pipe.close_read_end()
+    waiting.get()
+
+
 def test_each_byte_that_the_reader_takes_puts_off_giving_it_up(clock, pipe, close_blocked):
     writer, waiting = close_blocked(5)
     for _ in range(5):
-        clock.now += 4
-        look_again(clock)
+        pass_time(clock, 4)
         pending = writer.pending
         os.read(pipe.read_end, 65536)
         wait_for(lambda pending=pending: writer.pending < pending, "progress")
@@ -394,8 +409,7 @@ def test_a_writer_with_nothing_to_write_is_not_given_up(clock, pipe):
     wait_for(lambda: writer.pending == 0, "the write")
     watching = gevent.spawn(writer.give_up_when_stuck, 5)
     look_again(clock)
-    clock.now += 1000
-    look_again(clock)
+    pass_time(clock, 10)
     assert not watching.dead
     watching.kill()
     writer.put(b"another\n")
@@ -411,7 +425,8 @@ def test_giving_up_makes_room_for_those_who_wait_and_counts_what_they_put(clock,
     watching = gevent.spawn(writer.give_up_when_stuck, 5)
     look_again(clock)
     assert not waiting.dead
-    clock.now += 5
+    pass_time(clock, 4.5)
+    clock.now += 0.5
     watching.join()
     waiting.join()
     lost = writer.lost
@@ -479,7 +494,7 @@ def test_an_error_that_always_comes_is_told_and_what_is_queued_is_written_withou
 
 def test_what_a_reader_does_not_take_is_counted_when_an_error_always_comes(pipe, monkeypatch):
     monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
-    monkeypatch.setattr("ginit.writer._LAST_WAIT", 10)
+    monkeypatch.setattr("ginit.writer._LAST_ATTEMPT", 0.01)
     writer = pipe.open_writer()
     monkeypatch.setattr(writer, "_unexpected", lambda _: None)
     monkeypatch.setattr(writer._file, "write", lambda _: 1 // 0)
