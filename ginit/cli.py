@@ -10,12 +10,12 @@ from typing import Mapping, NoReturn
 import gevent
 
 from . import __version__
-from .child import shortage
-from .lines import printable
-from .log import formatter
+from .output.log import formatter
 from .patching import patch_subprocess
+from .processes.diagnosis import shortage
 from .settings import Settings, SettingsError
 from .supervisor import FAILURE, Supervisor
+from .text import printable
 
 #: Words in the place of DIR that are, or will be, commands.
 COMMANDS = ("exec", "check", "status")

@@ -1,7 +1,7 @@
 """Monkey-patching: `signal` and `subprocess` become gevent's; and what of gevent ginit has no use for.
 
-The hub's watcher waits for every child there is (see `ginit.reaper`), so whatever in this process starts one by the standard
-library must go by gevent too, which gets the status from the same place. ginit's own children are started by `ginit.child`.
+The hub's watcher waits for every child there is (see `processes.reaper`), so whatever in this process starts one by the
+standard library must go by gevent too, which gets the status from the same place. `processes.child` starts ginit's own.
 
 Item by item, because gevent's `patch_signal()` and `patch_subprocess()` look for plug-ins among all installed packages
 before they patch, which takes 50 ms.

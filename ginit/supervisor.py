@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Callable, Mapping
 import gevent
 from gevent.event import Event
 
-from . import procfs
-from .adoption import Adopter
-from .child import Spawner, StartError, describe, shortage, signal_name
-from .directory import find_services
-from .lines import printable
-from .log import Subject
-from .orphans import STOPPING_LOOK_INTERVAL, Orphans
-from .output import Output
+from .output.log import Subject
+from .output.output import Output
 from .patience import Patience, time_to_start
-from .reaper import Reaper, become_subreaper
+from .processes import procfs
+from .processes.adoption import Adopter
+from .processes.child import Spawner
+from .processes.diagnosis import StartError, shortage
+from .processes.orphans import STOPPING_LOOK_INTERVAL, Orphans
+from .processes.reaper import Reaper, become_subreaper
+from .processes.signals import Signals, let_happen
+from .processes.status import describe, signal_name
 from .restart import DISABLED
-from .service import OpenControls, Service
+from .services.directory import find_services
+from .services.service import OpenControls, Service
 from .settings import Settings
-from .signals import Signals, let_happen
+from .text import printable
 
 if TYPE_CHECKING:
     from .runit.rescan import Rescan

@@ -11,11 +11,11 @@ from typing import Callable
 
 import gevent
 
-from ..child import StartError
-from ..lines import printable
-from ..log import Log
-from ..programs import Program
-from ..task import State
+from ..output.log import Log
+from ..processes.diagnosis import StartError
+from ..services.programs import Program
+from ..services.task import State
+from ..text import printable
 from .supervise import HeldError, Status, Supervise
 
 #: The commands that send a signal, as runsv(8) has them.

@@ -8,10 +8,10 @@ from typing import Callable, Tuple
 import gevent
 from gevent.event import Event
 
-from ..directory import find_services
-from ..lines import printable
-from ..log import Log
-from ..service import Service
+from ..output.log import Log
+from ..services.directory import find_services
+from ..services.service import Service
+from ..text import printable
 
 #: Seconds between two looks at the directory; runsvdir(8) looks every five.
 _INTERVAL = 2.0

@@ -13,7 +13,7 @@ import os
 import stat
 from typing import Callable, Iterator, NamedTuple
 
-from ..task import State
+from ..services.task import State
 
 #: What stands for `supervise`, in messages too.
 NAME = b"supervise"

@@ -55,49 +55,49 @@ STAMPED = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z "
 
 #: These fail in the midst of life; nothing else gives a reason to stop.
 WHILE_RUNNING = [
-    "child:Spawner.spawn",
-    "orphans:Orphans._look",
-    "orphans:Orphans._pause",
-    "output:Output.pump_stderr",
-    "output:Output.pump_stdout",
-    "output:_LineStream._put_frame",
-    "output:_ObjectStream._put_frame",
-    "output:_Stream.take",
-    "pump:Pump.__init__",
-    "pump:Pump._run",
-    "pump:Pump._wait_until_readable",
-    "reaper:Reaper.watch",
-    "service:Service._live",
-    "service:Service.spawn",
-    "service:Service.start_run",
-    "task:Task.live",
-    "task:Task._become",
+    "processes.child:Spawner.spawn",
+    "processes.orphans:Orphans._look",
+    "processes.orphans:Orphans._pause",
+    "output.output:Output.pump_stderr",
+    "output.output:Output.pump_stdout",
+    "output.streams:LineStream._put_frame",
+    "output.streams:ObjectStream._put_frame",
+    "output.streams:Stream.take",
+    "output.pump:Pump.__init__",
+    "output.pump:Pump._run",
+    "output.pump:Pump._wait_until_readable",
+    "processes.reaper:Reaper.watch",
+    "services.service:Service._live",
+    "services.service:Service.spawn",
+    "services.service:Service.start_run",
+    "services.task:Task.live",
+    "services.task:Task._become",
     "supervisor:Supervisor._become_subreaper",
     "supervisor:Supervisor._start",
-    "writer:Writer.wait_for_room",
+    "output.writer:Writer.wait_for_room",
 ]
 
 #: These fail when a service has ended and the other one is to be stopped.
 WHILE_STOPPING = [
-    "child:Child.kill",
-    "child:Child.reaped",
-    "log:Log.warn",
-    "orphans:Orphans._kill",
-    "orphans:Orphans._meet",
-    "orphans:Orphans.close",
-    "orphans:_Warnings.warn",
-    "orphans:Orphans.stop",
-    "orphans:Orphans.look",
-    "orphans:Orphans.reaped",
-    "output:Output.end_streams",
-    "output:Output.flush",
-    "reaper:Reaper._on_exit",
-    "reaper:Reaper.childless",
-    "programs:Program._send_term",
-    "programs:Run.tell_to_end",
-    "service:Service.stop",
-    "programs:Run._start_finish",
-    "programs:Program._ended",
+    "processes.child:Child.kill",
+    "processes.child:Child.reaped",
+    "output.log:Log.warn",
+    "processes.orphans:Orphans._kill",
+    "processes.orphans:Orphans._meet",
+    "processes.orphans:Orphans.close",
+    "processes.orphans:_Warnings.warn",
+    "processes.orphans:Orphans.stop",
+    "processes.orphans:Orphans.look",
+    "processes.orphans:Orphans.reaped",
+    "output.output:Output.end_streams",
+    "output.output:Output.flush",
+    "processes.reaper:Reaper._on_exit",
+    "processes.reaper:Reaper.childless",
+    "services.programs:Program._send_term",
+    "services.programs:Run.tell_to_end",
+    "services.service:Service.stop",
+    "services.programs:Run._start_finish",
+    "services.programs:Program._ended",
     "supervisor:Supervisor._orphans_ended",
     "supervisor:Supervisor._on_reaped",
     "supervisor:Supervisor._wait",
@@ -136,12 +136,12 @@ def test_an_unexpected_error_stops_everything_that_runs(services, sabotage, targ
 
 def test_an_unexpected_error_between_two_looks_for_orphans_is_not_the_last_of_them(services, sabotage):
     services.add("web", "trap '' TERM; (sleep 1000 &); trap - TERM; exec sleep 1000")  # it's to be killed at the next one
-    check(sabotage("orphans:Orphans._pause", KILL_TIMEOUT="0.2"))
+    check(sabotage("processes.orphans:Orphans._pause", KILL_TIMEOUT="0.2"))
 
 
 def test_an_unexpected_error_in_redirecting_is_told_and_the_process_is_adopted_all_the_same(services, sabotage):
     directory = services.add("web", "(sleep 1000 &); until [ -e go ]; do sleep 0.01; done; exit 0")
-    ginit = sabotage("ptrace.redirection:redirect", REPARENTING_POLICY="adopt", LOG_LEVEL="debug")
+    ginit = sabotage("processes.ptrace.redirection:redirect", REPARENTING_POLICY="adopt", LOG_LEVEL="debug")
     ginit.wait_for_line("warn: sleep/.*: its output may have stayed where it was: unexpected error: RuntimeError: sab", "stderr")
     ginit.wait_for_line("debug: sleep/.*: Traceback", "stderr")
     (directory / "go").touch()
@@ -159,7 +159,7 @@ def test_an_unexpected_error_while_stopping_does_not_keep_ginit_from_stopping_th
 
 def test_an_unexpected_error_in_giving_up_a_pipe_that_is_held_open_is_a_clear_error(services, sabotage):
     services.add("quits", "sleep 1000 & exit 0")
-    ginit = sabotage("pump:Pump.finish", REPARENTING_POLICY="ignore")
+    ginit = sabotage("output.pump:Pump.finish", REPARENTING_POLICY="ignore")
     assert ginit.wait() == 1
     assert "Traceback" not in ginit.stderr.text
     assert re.search(rf"(?m)^{STAMPED}ginit: error: .*RuntimeError: sabotage$", ginit.stderr.text), ginit.stderr.text
@@ -174,7 +174,7 @@ def test_an_unexpected_error_when_a_signal_is_handled_stops_everything(services,
 def test_an_unexpected_error_in_running_a_terminate_file_is_made_up_for_by_term(services, sabotage):
     services.add("quits", f"{WHEN_SLOW_IS_READY} exit 0")
     services.add("slow", SLOW, terminate="kill $GINIT_PID")
-    check(sabotage("programs:Run._terminate"))
+    check(sabotage("services.programs:Run._terminate"))
 
 
 @pytest.mark.parametrize("target", ["supervisor:Supervisor.__init__", "supervisor:Signals.__init__", "cli:Settings.read"])
@@ -189,10 +189,16 @@ def numbered(count: int, name: str = "line") -> str:
 
 
 @pytest.mark.parametrize(
-    "target", ["writer:Writer._write_some", "writer:Writer.wait_for_room", "pump:Pump._wait_until_readable", "pump:Pump.finish"]
+    "target",
+    [
+        "output.writer:Writer._write_some",
+        "output.writer:Writer.wait_for_room",
+        "output.pump:Pump._wait_until_readable",
+        "output.pump:Pump.finish",
+    ],
 )
 def test_an_unexpected_error_on_the_way_of_the_lines_loses_none(services, sabotage, target):
-    held = "sleep 1000 & " if target == "pump:Pump.finish" else ""
+    held = "sleep 1000 & " if target == "output.pump:Pump.finish" else ""
     web = services.add("web", f"trap '' TERM; touch armed; {held}{numbered(3000)}; {numbered(3000)} >&2; exit 0")
     ginit = sabotage(target, after=web / "armed", JSON_STDOUT="0", REPARENTING_POLICY="ignore")
     assert ginit.wait() == 1
@@ -202,7 +208,9 @@ def test_an_unexpected_error_on_the_way_of_the_lines_loses_none(services, sabota
     assert "RuntimeError: sabotage" in ginit.stderr.text
 
 
-@pytest.mark.parametrize("target", ["output:Output.end_streams", "output:Output.flush", "output:_Stream.close"])
+@pytest.mark.parametrize(
+    "target", ["output.output:Output.end_streams", "output.output:Output.flush", "output.streams:Stream.close"]
+)
 def test_an_unexpected_error_at_the_end_loses_nothing_that_is_queued(services, sabotage, target):
     services.add("web", f"{numbered(20_000)} >&2; printf '{{}}'; exit 0")
     ginit = sabotage(target)
@@ -217,7 +225,7 @@ def test_an_unexpected_error_at_the_end_loses_nothing_that_is_queued(services, s
 
 def test_an_unexpected_error_says_what_it_lost_and_the_lines_after_it_are_there(services, sabotage):
     web = services.add("web", "trap 'echo last; exit 0' TERM; touch armed; echo first; sleep 1000 & wait; exit 0")
-    ginit = sabotage("output:_LineStream._put_frame", after=web / "armed", JSON_STDOUT="0")
+    ginit = sabotage("output.streams:LineStream._put_frame", after=web / "armed", JSON_STDOUT="0")
     assert ginit.wait() == 1
     assert ginit.stdout.texts == ["web/run: last"]
     assert "error: web/run: up to 6 bytes of its stdout are lost by an unexpected error" in ginit.stderr.text
@@ -226,7 +234,7 @@ def test_an_unexpected_error_says_what_it_lost_and_the_lines_after_it_are_there(
 @pytest.mark.parametrize("times", [1, -1])
 def test_an_unexpected_error_in_writing_output_stops_everything(services, sabotage, times):
     services.add("slow", SLOW)
-    ginit = sabotage("writer:Writer._write_some", times=times)
+    ginit = sabotage("output.writer:Writer._write_some", times=times)
     assert ginit.wait() == 1
     assert "left running" not in ginit.stderr.text
     assert "Traceback" not in ginit.stderr.text
@@ -235,7 +243,7 @@ def test_an_unexpected_error_in_writing_output_stops_everything(services, sabota
 def test_messages_of_ginits_own_that_all_fail_do_not_keep_it_from_stopping(services, sabotage):
     services.add("quits", f"{WHEN_SLOW_IS_READY} exit 3")
     slow = services.add("slow", SLOW)
-    ginit = sabotage("log:Log._write", times=-1, after=slow / "ready")
+    ginit = sabotage("output.log:Log._write", times=-1, after=slow / "ready")
     assert ginit.wait() == 1
     assert "left running" not in ginit.stderr.text
 
@@ -243,14 +251,14 @@ def test_messages_of_ginits_own_that_all_fail_do_not_keep_it_from_stopping(servi
 def test_an_error_that_cannot_be_told_stops_everything_all_the_same(services, sabotage):
     services.add("slow", SLOW)
     services.add("without a run file")
-    ginit = sabotage("log:printable", times=-1)
+    ginit = sabotage("output.log:printable", times=-1)
     assert ginit.wait() == 1
     assert "left running" not in ginit.stderr.text
 
 
 def test_looks_for_orphans_that_all_fail_are_one_error_and_do_not_keep_ginit_from_stopping(services, sabotage):
     services.add("slow", SLOW)
-    ginit = sabotage("orphans:Orphans._look", times=-1)
+    ginit = sabotage("processes.orphans:Orphans._look", times=-1)
     check(ginit)
     assert ginit.stderr.text.count("sabotage") == 1
 
@@ -258,17 +266,17 @@ def test_looks_for_orphans_that_all_fail_are_one_error_and_do_not_keep_ginit_fro
 @pytest.mark.parametrize("error", ["MemoryError()", "AssertionError()", "KeyError('x')", "SystemExit(0)", "KeyboardInterrupt()"])
 def test_an_error_of_any_kind_stops_everything(services, sabotage, error):
     services.add("slow", SLOW)
-    check(sabotage("output:_LineStream._put_frame", error), f"{error.partition('(')[0]}: .*")
+    check(sabotage("output.streams:LineStream._put_frame", error), f"{error.partition('(')[0]}: .*")
 
 
 def test_what_an_unexpected_error_says_stays_on_one_line(services, sabotage):
     services.add("slow", SLOW)
-    check(sabotage("pump:Pump._run", r"RuntimeError('one\ntwo')"), r"RuntimeError: one\\ntwo")
+    check(sabotage("output.pump:Pump._run", r"RuntimeError('one\ntwo')"), r"RuntimeError: one\\ntwo")
 
 
 def test_the_traceback_of_an_unexpected_error_comes_at_debug_in_stamped_lines(services, sabotage):
     services.add("slow", SLOW)
-    ginit = sabotage("pump:Pump._run", LOG_LEVEL="debug")
+    ginit = sabotage("output.pump:Pump._run", LOG_LEVEL="debug")
     assert ginit.wait() == 1
     lines = ginit.stderr.lines
     assert [line for line in lines if not re.match(STAMPED, line)] == []

@@ -1,4 +1,4 @@
-"""What becomes of a stream, defined line by line and as plainly as can be; `ginit.lines` has to give the same, only faster."""
+"""What becomes of a stream, line by line and as plainly as can be; `ginit.output.lines` has to give the same, only faster."""
 
 from __future__ import annotations
 

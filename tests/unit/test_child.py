@@ -12,13 +12,13 @@ import pytest
 from machine import AS_ROOT, cannot
 from support import run_script, write_executable
 
-from ginit.child import describe, exit_status, signal_name
+from ginit.processes.status import describe, exit_status, signal_name
 
 #: Starts the executable that its argument names with a real Spawner; prints the error, or the status in the end.
 START = """
     import os, resource, sys
-    from ginit.child import Spawner, StartError, open_pipe
-    from ginit.reaper import Reaper
+    from ginit.processes.child import Spawner, StartError, open_pipe
+    from ginit.processes.reaper import Reaper
     executable, prepare = os.fsencode(sys.argv[1]), sys.argv[2]
     reaper = Reaper(lambda pid, status: None, lambda: None)
     spawner = Spawner(reaper, os.environb)
@@ -142,7 +142,7 @@ def test_an_error_stays_on_its_line_whatever_the_name_is(tmp_path):
 def test_too_many_open_files():
     script = """
         import os, resource
-        from ginit.child import StartError, open_pipe
+        from ginit.processes.child import StartError, open_pipe
         resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
         pipes = []
         try:
@@ -174,8 +174,8 @@ def test_a_directory_that_may_not_be_entered(run):
 def test_each_of_many_children_is_told_its_own_status(run):
     script = """
         import os, sys
-        from ginit.child import Spawner
-        from ginit.reaper import Reaper
+        from ginit.processes.child import Spawner
+        from ginit.processes.reaper import Reaper
         reaper = Reaper(lambda pid, status: print("a stranger:", pid), lambda: None)
         spawner = Spawner(reaper, os.environb)
         run = os.fsencode(sys.argv[1])
@@ -191,8 +191,8 @@ def test_each_of_many_children_is_told_its_own_status(run):
 def test_a_child_that_has_ended_gets_no_signal(run):
     script = """
         import os, signal, sys
-        from ginit.child import Spawner
-        from ginit.reaper import Reaper
+        from ginit.processes.child import Spawner
+        from ginit.processes.reaper import Reaper
         spawner = Spawner(Reaper(lambda pid, status: None, lambda: None), os.environb)
         child = spawner.spawn(os.fsencode(sys.argv[1]), b"/", {}, None, 1, 2)
         child.kill(signal.SIGTERM)
@@ -209,8 +209,8 @@ def test_processes_are_started_when_subprocess_is_patched_as_well(tmp_path):
         import os, sys
         from ginit import patching
         patching.patch_signal()
-        from ginit.child import Spawner
-        from ginit.reaper import Reaper
+        from ginit.processes.child import Spawner
+        from ginit.processes.reaper import Reaper
         patching.patch_subprocess()
         import subprocess
         assert subprocess.Popen.__module__ == "gevent.subprocess"
@@ -229,9 +229,9 @@ def facts(tmp_path_factory) -> dict:
     directory = tmp_path_factory.mktemp("directory")
     script = """
         import fcntl, json, os, signal, sys, termios, time
-        from ginit.child import Spawner
-        from ginit.reaper import Reaper
-        from ginit.signals import Signals
+        from ginit.processes.child import Spawner
+        from ginit.processes.reaper import Reaper
+        from ginit.processes.signals import Signals
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGPIPE, signal.SIGRTMIN):
             signal.signal(number, signal.SIG_IGN)

@@ -12,8 +12,9 @@ import reference
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ginit import lines
-from ginit.lines import Frame, Framer
+from ginit import text
+from ginit.output import lines
+from ginit.output.lines import Frame, Framer
 
 PREFIX = b"now web/run: "
 FIELDS = b'"service":"web","stage":"run"'
@@ -248,15 +249,15 @@ def test_bytes_that_are_no_utf_8_are_backslash_escaped_in_a_message():
 @example(b'a"b\\c')
 @example(b"\n\r\x1b\0\x7f\xc2\x85\xe2\x80\xa8")
 def test_any_name_stays_on_its_line_and_makes_a_valid_member(name):
-    text = lines.printable(name)
-    assert (text + "x").splitlines() == [text + "x"]
-    assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in text)
-    assert json.loads(b"{" + lines.member("service", text) + b"}") == {"service": text}
+    shown = text.printable(name)
+    assert (shown + "x").splitlines() == [shown + "x"]
+    assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in shown)
+    assert json.loads(b"{" + lines.member("service", shown) + b"}") == {"service": shown}
 
 
 def test_an_ordinary_name_is_shown_as_it_is():
-    assert lines.printable("wéb-1 é".encode()) == "wéb-1 é"
-    assert lines.printable(b"a\nb\xff\x1b[0m") == "a\\nb\\xff\\x1b[0m"
+    assert text.printable("wéb-1 é".encode()) == "wéb-1 é"
+    assert text.printable(b"a\nb\xff\x1b[0m") == "a\\nb\\xff\\x1b[0m"
 
 
 @given(st.integers(0, 4102444800000))
@@ -267,4 +268,4 @@ def test_a_timestamp_is_utc_with_milliseconds(milliseconds):
     moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(milliseconds=milliseconds)
     expected = moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{moment.microsecond // 1000:03}Z"
     # Half a millisecond later, so that it's no matter of how floats are rounded.
-    assert lines.timestamp(milliseconds / 1000 + 0.0005) == expected.encode()
+    assert text.timestamp(milliseconds / 1000 + 0.0005) == expected.encode()

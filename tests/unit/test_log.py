@@ -13,10 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support import let_others_run, read_to_end, wait_for
 
-from ginit.log import Log, Subject
-from ginit.output import _fields
+from ginit.output.log import Log, Subject
+from ginit.output.output import _fields
+from ginit.output.writer import Writer
 from ginit.settings import LEVELS
-from ginit.writer import Writer
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 NAMES = [b"web", b"a b", b'q"u"o', b"back\\slash", b"a\nb", b"\x1b[31m", b"\xff\xfe", b"\xc2\x85", b"\xe2\x80\xa8", "é".encode()]

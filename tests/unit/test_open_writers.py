@@ -14,7 +14,7 @@ from support import run_script
 #: Ends with 10 where the two are one writer, with 20 where they aren't; writes a line of each in turn.
 WRITE = """
     import os, sys
-    from ginit.writer import open_writers
+    from ginit.output.writer import open_writers
     stdout, stderr = open_writers(lambda name, error: None, None)
     for number in range(2000):
         stdout.put(b"out %d\\n" % number)
@@ -68,7 +68,7 @@ def test_two_pipes_get_a_writer_each(tmp_path):
 def test_a_descriptor_that_is_not_open_is_named(fd, name):
     script = """
         import os, sys
-        from ginit.writer import open_writers
+        from ginit.output.writer import open_writers
         fd = int(sys.argv[1])
         kept = os.dup(1)
         os.close(fd)
@@ -84,7 +84,7 @@ def test_a_descriptor_that_is_not_open_is_named(fd, name):
 def test_a_failure_is_told_with_the_streams_name_and_is_no_sigpipe(tmp_path):
     script = """
         import os
-        from ginit.writer import open_writers
+        from ginit.output.writer import open_writers
         stdout, stderr = open_writers(lambda name, error: stderr.put(f"{name}: {error.strerror}".encode()), None)
         stdout.put(b"line\\n")
         stdout.close(30)
@@ -102,7 +102,7 @@ def test_a_failure_is_told_with_the_streams_name_and_is_no_sigpipe(tmp_path):
 def test_a_terminal_does_not_become_the_controlling_one():
     script = """
         import os
-        from ginit.writer import open_writers
+        from ginit.output.writer import open_writers
         assert os.getsid(0) == os.getpid()
         stdout, stderr = open_writers(None, None)
         stdout.put(b"line\\n")
@@ -124,7 +124,7 @@ def test_a_terminal_does_not_become_the_controlling_one():
 def test_a_thread_that_is_stuck_in_a_write_keeps_nobody_from_giving_up():
     script = """
         import os
-        from ginit.writer import open_writers
+        from ginit.output.writer import open_writers
         stdout, stderr = open_writers(None, None)
         stdout.put(b"x" * 1000000)
         lost = stdout.close(0.1)

@@ -8,7 +8,7 @@ from typing import Iterator
 import pytest
 from support import pipe_size
 
-from ginit import pipes
+from ginit.output import pipes
 
 DEFAULT = 65536
 

@@ -14,7 +14,7 @@ from typing import Iterator
 import pytest
 from support import wait_for
 
-from ginit import procfs
+from ginit.processes import procfs
 
 #: A process whose main thread ends while another thread goes on.
 MAIN_THREAD_ENDS = """

@@ -9,7 +9,7 @@ import capstone
 import pytest
 from machine import cannot, install
 
-from ginit.ptrace.architectures import AARCH64, ARCHITECTURES, X86_64
+from ginit.processes.ptrace.architectures import AARCH64, ARCHITECTURES, X86_64
 
 #: Debian's packages of the kernel's headers, and where they put them.
 PACKAGES = {"x86_64": ("libc6-dev", "linux-libc-dev"), "aarch64": ("linux-libc-dev-arm64-cross",)}

@@ -23,12 +23,12 @@ from gevent.os import make_nonblocking, nb_read
 from machine import cannot, require
 from support import wait_for, write_executable
 
-from ginit import procfs
-from ginit.ptrace import linux, processes, redirection
-from ginit.ptrace.architectures import ARCHITECTURES
-from ginit.ptrace.errors import EndedError, TraceError
-from ginit.ptrace.redirection import redirect
-from ginit.ptrace.tracee import Tracee
+from ginit.processes import procfs
+from ginit.processes.ptrace import linux, processes, redirection
+from ginit.processes.ptrace.architectures import ARCHITECTURES
+from ginit.processes.ptrace.errors import EndedError, TraceError
+from ginit.processes.ptrace.redirection import redirect
+from ginit.processes.ptrace.tracee import Tracee
 
 if platform.machine() not in ("x86_64", "aarch64"):
     pytest.skip(f"ginit doesn't redirect on {platform.machine()}", allow_module_level=True)

@@ -12,7 +12,7 @@ from gevent.event import Event
 from gevent.os import make_nonblocking, nb_write
 from support import PATIENCE, let_others_run, pipe_size, wait_for
 
-from ginit.pump import BLOCK, LARGE_BLOCK, Pump
+from ginit.output.pump import BLOCK, LARGE_BLOCK, Pump
 
 
 class Sink:
@@ -111,7 +111,7 @@ def test_the_pipe_of_a_quiet_stream_stays_as_it_is(stream):
 
 
 def test_a_stream_whose_pipe_cannot_be_enlarged_goes_on(stream, monkeypatch):
-    monkeypatch.setattr("ginit.pipes._SET_SIZE", -1)  # refused by the kernel, as a size is that's over the limit
+    monkeypatch.setattr("ginit.output.pipes._SET_SIZE", -1)  # refused by the kernel, as a size is that's over the limit
     writing = gevent.spawn(stream.write, b"x" * 20 * BLOCK)
     wait_for(lambda: len(stream.sink.data) == 20 * BLOCK)
     writing.get()

@@ -11,10 +11,10 @@ import pytest
 from gevent.event import Event
 from support import let_others_run, wait_for
 
-from ginit.child import Child
+from ginit.processes.child import Child
 from ginit.runit.controls import Controls
 from ginit.runit.supervise import Supervise
-from ginit.task import State, Task, Want
+from ginit.services.task import State, Task, Want
 
 #: Seconds; longer than anything here waits.
 FOREVER = 10_000.0
@@ -78,7 +78,7 @@ def test_what_comes_before_a_start_is_no_part_of_its_life(monkeypatch):
             return self.time
 
     clock = Clock()
-    monkeypatch.setattr("ginit.task.time", SimpleNamespace(monotonic=clock.monotonic, time=time.time))
+    monkeypatch.setattr("ginit.services.task.time", SimpleNamespace(monotonic=clock.monotonic, time=time.time))
     late = Late()
     gevent.spawn(late.live)
     wait_for(lambda: late.running)

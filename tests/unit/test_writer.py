@@ -15,7 +15,7 @@ import gevent
 import pytest
 from support import PATIENCE, let_others_run, pipe_size, read_to_end, wait_for
 
-from ginit.writer import QUEUE_LIMIT, Writer
+from ginit.output.writer import QUEUE_LIMIT, Writer
 
 #: Blocks of all sizes, more of them than one call takes, and more bytes than a pipe or the queue holds.
 BLOCKS = [b"%d " % number + b"x" * (number * 7919 % 3000) + b"\n" for number in range(1500)]
@@ -115,7 +115,7 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     """The clock by which a reader is given up."""
     clock = Clock()
-    monkeypatch.setattr("ginit.writer.time", clock)
+    monkeypatch.setattr("ginit.output.writer.time", clock)
     monkeypatch.setattr("ginit.patience.time", clock)
     return clock
 
@@ -494,7 +494,7 @@ def test_an_error_that_always_comes_is_told_and_what_is_queued_is_written_withou
 
 def test_what_a_reader_does_not_take_is_counted_when_an_error_always_comes(pipe, monkeypatch):
     monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: None)
-    monkeypatch.setattr("ginit.writer._LAST_ATTEMPT", 0.01)
+    monkeypatch.setattr("ginit.output.writer._LAST_ATTEMPT", 0.01)
     writer = pipe.open_writer()
     monkeypatch.setattr(writer, "_unexpected", lambda _: None)
     monkeypatch.setattr(writer._file, "write", lambda _: 1 // 0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Mapping, Sequence
 
-from .child import Child, StartError, describe, exit_status, signal_name
-from .log import Log, Subject
-from .patience import Patience
-from .procfs import may_be_stopped
-from .restart import DISABLED, RestartPolicy, Restarts
-from .signals import let_happen
+from ..output.log import Log, Subject
+from ..patience import Patience
+from ..processes.child import Child
+from ..processes.diagnosis import StartError
+from ..processes.procfs import may_be_stopped
+from ..processes.signals import let_happen
+from ..processes.status import describe, exit_status, signal_name
+from ..restart import DISABLED, RestartPolicy, Restarts
 from .task import Task, Want
 
 if TYPE_CHECKING:

@@ -9,13 +9,15 @@ from typing import Callable, Mapping, Optional, Protocol, Sequence
 
 import gevent
 
-from .child import Child, Spawner, StartError, describe, open_pipe
-from .lines import printable
-from .log import Subject
-from .output import Output
-from .pipes import has_writers, reopen_read_end
+from ..output.log import Subject
+from ..output.output import Output
+from ..output.pipes import has_writers, reopen_read_end
+from ..processes.child import Child, Spawner, open_pipe
+from ..processes.diagnosis import StartError
+from ..processes.status import describe
+from ..restart import RestartPolicy
+from ..text import printable
 from .programs import Logger, Program, Run
-from .restart import RestartPolicy
 from .task import Want
 
 

@@ -6,8 +6,8 @@ import time
 import traceback
 from typing import Callable
 
-from .lines import printable, timestamp
-from .settings import LEVELS
+from ..settings import LEVELS
+from ..text import printable, timestamp
 from .writer import Writer
 
 #: Bytes of ginit's own messages and the services' lines that may wait for stderr before ginit's own are left out.

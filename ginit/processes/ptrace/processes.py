@@ -8,8 +8,8 @@ import time
 from types import TracebackType
 from typing import final
 
+from ...patience import Patience
 from .. import procfs
-from ..patience import Patience
 from . import linux
 from .errors import EndedError, TraceError
 from .tracee import Tracee

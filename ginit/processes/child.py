@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
-import signal
 import subprocess
 from typing import Mapping, Sequence
 
 from gevent.event import Event
 from gevent.monkey import get_original
 
-from .lines import printable
+from ..text import printable
+from .diagnosis import StartError, shortage, why_not_started
 from .reaper import Reaper
+from .status import exit_status
 
 #: The standard library's, patched or not. It forks by vfork(2) from Python 3.10 on, where gevent's forks in Python: 0.6 ms a
 #: process against 3.3 ms. posix_spawn(3) would do as well, but glibc's leaves two signals ignored that it uses itself.
 _Popen: type[subprocess.Popen[bytes]] = get_original("subprocess", "Popen")
-
-
-class StartError(Exception):
-    """An executable that can't be started; the text names the file and the reason."""
 
 
 class Child:
@@ -63,7 +58,7 @@ class Child:
 class Spawner:
     """Starts processes with a clean slate: a directory, descriptors 0 to 2 alone, no ignored signals.
 
-    That none is blocked or ignored takes `ginit.signals`, too: here only those are restored that the interpreter ignores.
+    That none is blocked or ignored takes `signals`, too: here only those are restored that the interpreter ignores.
     """
 
     def __init__(self, reaper: Reaper, environ: Mapping[bytes, bytes], sessions: bool = False) -> None:
@@ -116,7 +111,7 @@ class Spawner:
                 start_new_session=self._sessions,
             )
         except OSError as error:
-            raise StartError(f"can't start {printable(executable)}: {_reason(executable, directory, error)}") from error
+            raise StartError(f"can't start {printable(executable)}: {why_not_started(executable, directory, error)}") from error
         process.returncode = 0  # so that it never waits: that is the reaper's
         child = Child(process.pid)
         self._reaper.watch(child.pid, child.reaped)
@@ -146,88 +141,3 @@ def open_pipe(name: bytes) -> tuple[int, int]:
     with contextlib.suppress(OSError):
         os.fchmod(write_end, 0o622)
     return read_end, write_end
-
-
-def exit_status(status: int) -> int:
-    """The exit status in a status of waitpid(2), or the negated number of the signal that ended the process."""
-    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def describe(status: int) -> str:
-    """An exit status in words."""
-    return f"ended with status {status}" if status >= 0 else f"was ended by {signal_name(-status)}"
-
-
-def signal_name(signum: int) -> str:
-    """`SIGTERM` for 15; `signal 40` for one without a name."""
-    try:
-        return signal.Signals(signum).name
-    except ValueError:
-        return f"signal {signum}"
-
-
-#: Errors that the limits around ginit cause, not the executable.
-_SHORTAGES: dict[int, str] = {
-    errno.EAGAIN: "no more processes are allowed; raise the limit (docker run --pids-limit, ulimit -u)",
-    errno.ENOMEM: "there is no memory left; raise the limit (docker run --memory)",
-    errno.EMFILE: "too many open files; raise the limit (docker run --ulimit nofile=..., ulimit -n)",
-    errno.ENFILE: "too many open files in the whole system; raise fs.file-max",
-}
-
-
-def shortage(error: BaseException) -> str | None:
-    """What there is too little of, and what to do, where that is why something failed; None where it isn't."""
-    return _SHORTAGES.get(error.errno or 0) if isinstance(error, OSError) else None
-
-
-_INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)")
-
-
-def _reason(executable: bytes, directory: bytes, error: OSError) -> str:
-    """Why `executable` can't be started; the error alone doesn't say which of the files it is about."""
-    return shortage(error) or _missing(executable, directory) or _unusable(executable, error)
-
-
-def _missing(executable: bytes, directory: bytes) -> str | None:
-    try:
-        os.stat(os.path.join(directory, b"."))
-    except PermissionError:
-        return f"its directory {printable(directory)} may not be entered"
-    except OSError:
-        return f"its directory {printable(directory)} doesn't exist"
-    if not os.path.lexists(executable):
-        return "it doesn't exist"
-    if not os.path.exists(executable):
-        return "it is a link to nowhere"
-    if not os.path.isfile(executable):
-        return "it isn't a file"
-    return None
-
-
-def _unusable(executable: bytes, error: OSError) -> str:
-    interpreter = _interpreter(executable)
-    if error.errno == errno.ENOENT:
-        if interpreter is None:
-            return "its dynamic loader doesn't exist"
-        if os.path.exists(interpreter):
-            return f"its interpreter {printable(interpreter)} needs a file that doesn't exist"
-        advice = "; its first line ends as on Windows, with a carriage return" if interpreter.endswith(b"\r") else ""
-        return f"its interpreter {printable(interpreter)} doesn't exist{advice}"
-    if error.errno == errno.EACCES:
-        if not os.access(executable, os.X_OK):
-            return "it isn't executable (chmod +x)"
-        if interpreter is not None and not os.access(interpreter, os.X_OK):
-            return f"its interpreter {printable(interpreter)} isn't executable"
-        return "permission denied; its file system may be mounted noexec"
-    if error.errno == errno.ENOEXEC:
-        return "it has no #! line and isn't a program for this machine"
-    return error.strerror or str(error)
-
-
-def _interpreter(executable: bytes) -> bytes | None:
-    try:
-        with open(executable, "rb") as file:
-            match = _INTERPRETER.match(file.read(256))  # the kernel looks no farther (BINPRM_BUF_SIZE)
-    except OSError:
-        return None
-    return match[1] if match else None

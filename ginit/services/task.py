@@ -8,7 +8,8 @@ from typing import Callable
 
 from gevent.event import Event
 
-from .child import Child, StartError
+from ..processes.child import Child
+from ..processes.diagnosis import StartError
 
 
 class Want(enum.Enum):

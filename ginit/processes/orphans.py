@@ -13,13 +13,13 @@ from typing import Collection, Protocol
 import gevent
 from gevent.event import Event
 
+from ..output.log import Log, Subject
+from ..patience import Patience
+from ..settings import SPARE
+from ..text import printable
 from . import procfs
-from .child import describe, exit_status
-from .lines import printable
-from .log import Log, Subject
-from .patience import Patience
-from .settings import SPARE
 from .signals import let_happen
+from .status import describe, exit_status
 
 #: Seconds between two looks when nothing happens.
 LOOK_INTERVAL = 1.0

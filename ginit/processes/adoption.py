@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Collection, Mapping
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from .child import StartError, open_pipe
-from .log import Subject
-from .output import Output
+from ..output.log import Subject
+from ..output.output import Output
+from .child import open_pipe
+from .diagnosis import StartError
 from .ptrace.errors import EndedError, TraceError
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import threading
 import time
 from typing import Callable, Iterator
 
+from ...patience import Patience
 from .. import procfs
-from ..patience import Patience
 from . import linux
 from .errors import EndedError, StuckError
 from .linux import Stop

@@ -7,16 +7,15 @@ were, and only if not begins again with the lines that `split` finds. `docs/expl
 
 from __future__ import annotations
 
-import re
-import time
 from itertools import groupby
 from typing import Callable, NamedTuple
+
+from ..text import to_text
 
 #: The white space that JSON allows between tokens (RFC 8259, section 2), as far as it can be within a line.
 _JSON_SPACE = b" \t\r"
 #: How many parts of an unfinished line are kept apart: each costs 40 bytes besides its own, and joining copies them all.
 _FRAGMENTS = 1000
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 #: Makes stamped lines of a body and a timestamp.
 Stamp = Callable[[bytes, bytes], bytes]
@@ -222,20 +221,3 @@ def member(name: str, value: str) -> bytes:
     """A member of a JSON object, `"name":"value"`; `value` has no control characters."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{name}":"{escaped}"'.encode()
-
-
-def to_text(data: bytes) -> str:
-    """`data` as text; bytes that are no UTF-8 become backslash escapes."""
-    return data.decode("utf-8", "backslashreplace")
-
-
-def printable(data: bytes) -> str:
-    """`data` as text that stays on its line: control characters, too, become backslash escapes."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), to_text(data))
-
-
-def timestamp(seconds: float) -> bytes:
-    """UTC with milliseconds, as in `2026-11-23T22:33:47.726Z` (RFC 3339), of `seconds` since the epoch."""
-    milliseconds = int(seconds * 1000)
-    whole, fraction = divmod(milliseconds, 1000)
-    return b"%b.%03dZ" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)).encode(), fraction)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from typing import Callable, NamedTuple
+from typing import Callable
 
 import gevent
 
+from ..settings import Settings
 from . import lines
-from .lines import Frame, Framer, Stamp
+from .lines import Framer, Stamp
 from .log import Log, Subject
 from .pump import Pump
-from .settings import Settings
-from .writer import Writer, open_writers
+from .streams import LineStream, ObjectStream, Source, Stream
+from .writer import open_writers
 
 
 class Output:
@@ -35,23 +35,23 @@ class Output:
         self._stdout, self._stderr = open_writers(failed, unexpected)
         #: One where both are one file.
         self._writers = list(dict.fromkeys((self._stdout, self._stderr)))
-        self._pumps: dict[Pump, _Stream] = {}
+        self._pumps: dict[Pump, Stream] = {}
         self.log = Log(self._stderr, settings.log_level, settings.log_format, unexpected)
 
     def pump_stdout(self, fd: int, service: bytes, stage: str) -> None:
         """Pass on, until it ends, the stream in the pipe `fd`, the stdout of a process of `service`."""
         subject = Subject(service, stage)
-        source = _Source(subject, "stdout")
+        source = Source(subject, "stdout")
         if self._settings.json_stdout:
             stamp = self._misfit_stamp(subject)
-            self._start(fd, _ObjectStream(source, self._framer(), self._stdout, _fields(subject), self._stderr, stamp))
+            self._start(fd, ObjectStream(source, self._framer(), self._stdout, _fields(subject), self._stderr, stamp))
         else:
-            self._start(fd, _LineStream(source, self._framer(), self._stdout, lines.text_stamp(str(subject))))
+            self._start(fd, LineStream(source, self._framer(), self._stdout, lines.text_stamp(str(subject))))
 
     def pump_stderr(self, fd: int, service: bytes, stage: str) -> None:
         """Pass on, until it ends, the stream in the pipe `fd`, the stderr of a process of `service`."""
-        source = _Source(Subject(service, stage), "stderr")
-        self._start(fd, _LineStream(source, self._framer(), self._stderr, self._line_stamp(source.subject, source.name)))
+        source = Source(Subject(service, stage), "stderr")
+        self._start(fd, LineStream(source, self._framer(), self._stderr, self._line_stamp(source.subject, source.name)))
 
     @property
     def waited_for(self) -> list[str]:
@@ -94,7 +94,7 @@ class Output:
     def _framer(self) -> Framer:
         return Framer(self._settings.max_line)
 
-    def _start(self, fd: int, stream: _Stream) -> None:
+    def _start(self, fd: int, stream: Stream) -> None:
         pump = Pump(fd, stream, self._unexpected)
         self._pumps[pump] = stream
         pump.greenlet.rawlink(lambda _: self._ended(pump))
@@ -104,7 +104,7 @@ class Output:
         stream.lost += pump.left_behind
         self._tell_loss(stream)
 
-    def _tell_loss(self, stream: _Stream) -> None:
+    def _tell_loss(self, stream: Stream) -> None:
         if stream.lost > 0:
             subject, name = stream.source
             self.log.error(f"up to {stream.lost} bytes of its {name} are lost by an unexpected error", subject)
@@ -128,80 +128,3 @@ class Output:
 
 def _fields(subject: Subject) -> bytes:
     return lines.member("service", subject.service) + b"," + lines.member("stage", subject.stage)
-
-
-class _Source(NamedTuple):
-    """Where a stream comes from."""
-
-    subject: Subject
-    #: `stdout` or `stderr`.
-    name: str
-
-
-class _Stream:
-    """A process's stdout or stderr: what a pump fills."""
-
-    def __init__(self, source: _Source, framer: Framer, writer: Writer) -> None:
-        self.source = source
-        #: Bytes that an unexpected error kept from the writer, at most.
-        self.lost = 0
-        self._framer = framer
-        self._writer = writer
-
-    def wait_for_room(self) -> None:
-        self._writer.wait_for_room()
-
-    def take(self, block: bytes) -> None:
-        at_risk = self._framer.held + len(block)
-        self.lost += at_risk
-        self._put(self._framer.feed(block))
-        self.lost -= at_risk  # not reached in an error
-
-    def close(self) -> None:
-        at_risk = self._framer.held
-        self.lost += at_risk
-        self._put(self._framer.close())
-        self.lost -= at_risk
-
-    def _put(self, frames: list[Frame]) -> None:
-        now = lines.timestamp(time.time())
-        for frame in frames:
-            self._put_frame(frame, now)
-
-    def _put_frame(self, frame: Frame, now: bytes) -> None:
-        raise NotImplementedError
-
-
-class _LineStream(_Stream):
-    """One whose lines all get the same stamp."""
-
-    def __init__(self, source: _Source, framer: Framer, writer: Writer, stamp: Stamp) -> None:
-        super().__init__(source, framer, writer)
-        self._stamp = stamp
-
-    def _put_frame(self, frame: Frame, now: bytes) -> None:
-        stamped = self._stamp(frame.body, now)
-        if stamped:
-            self._writer.put(stamped)
-
-
-class _ObjectStream(_Stream):
-    """One whose lines are JSON objects that fields are added to; others go to stderr with a stamp of their own."""
-
-    def __init__(self, source: _Source, framer: Framer, writer: Writer, fields: bytes, misfits: Writer, stamp: Stamp) -> None:
-        super().__init__(source, framer, writer)
-        self._fields = fields
-        self._misfits = misfits
-        self._stamp = stamp
-
-    def _put_frame(self, frame: Frame, now: bytes) -> None:
-        if frame.pieces:
-            objects, misfits = b"", frame.body
-        else:
-            objects, misfits = lines.add_fields(frame.body, self._fields + lines.logged(now))
-        if objects:
-            self._writer.put(objects)
-        if misfits:
-            # A blocked stderr holds back only those who have something for it, before it grows by the stamps.
-            self._misfits.wait_for_room()
-            self._misfits.put(self._stamp(misfits, now))
