@@ -1,4 +1,4 @@
-"""What holds for all tests: where programs are looked for, with what umask, and what is said in the end of those that were skipped."""
+"""What holds for all tests: where programs are looked for, with what umask, and what is said of those that were skipped."""
 
 from __future__ import annotations
 
