@@ -1,4 +1,4 @@
-"""What holds for all tests: where programs are looked for, and what is said in the end of those that were skipped."""
+"""What holds for all tests: where programs are looked for, with what umask, and what is said of those that were skipped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 def pytest_configure() -> None:
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    os.umask(0o022)  # what the modes of files are compared with
     os.environ["PATH"] = os.pathsep.join([*path, *(directory for directory in _DIRECTORIES if directory not in path)])
 
 

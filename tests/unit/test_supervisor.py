@@ -27,6 +27,8 @@ def say(facts):
 
 directories = sys.argv[2:]
 """
+#: What it ends with, as ginit does. Python may crash when it tidies up while a thread, as for a file as stdout, just starts.
+END = "\nos._exit(0)"
 
 
 class Run:
@@ -34,7 +36,7 @@ class Run:
 
     def __init__(self, tmp_path: Path, script: str, *directories: Path) -> None:
         told, out, err = (tmp_path / name for name in ("told", "out", "err"))
-        script = BEGIN + "\n".join(line[8:] for line in script.split("\n"))
+        script = BEGIN + "\n".join(line[8:] for line in script.split("\n")) + END
         with open(out, "wb") as stdout, open(err, "wb") as stderr:
             run_script(script, told, *directories, stdout=stdout, stderr=stderr, env=clean_environ())
         self.told: Any = json.loads(told.read_text())
