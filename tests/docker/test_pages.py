@@ -104,7 +104,7 @@ class Follower:
             process.kill()
             process.wait()
         shell = "docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes"
-        subprocess.run(["sh", "-c", shell], env=self._environ, capture_output=True, check=False)
+        subprocess.run(["sh", "-c", shell], env=self._environ, stdout=subprocess.DEVNULL, check=True)
 
     def _paste(self, block: Block) -> None:
         """Type all commands of a block at once."""
