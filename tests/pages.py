@@ -12,7 +12,10 @@ PAGES = [
     for directory in (".", "docs", "examples", "benchmarks")
     for page in sorted((ROOT / directory).glob("*.md" if directory == "." else "**/*.md"))
 ]
-_BLOCK = re.compile(r"^(?:\[?`([^`\n]+)`(?:\]\([^)\n]*\))?\n\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: A block of any language or none, also in a list, and the file's name above it.
+_BLOCK = re.compile(
+    r"^(?:\[?`([^`\n]+)`(?:\]\([^)\n]*\))?\n\n)?( *)(?:```|~~~)([^\n`]*)\n(.*?)^\2(?:```|~~~)$", re.MULTILINE | re.DOTALL
+)
 
 
 def name(page: Path) -> str:
@@ -55,8 +58,13 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> Iterator[Block]:
     """The blocks of a page, in order."""
-    for file, language, text in _BLOCK.findall(page.read_text()):
-        yield Block(file or None, language, text)
+    yield from blocks_of(page.read_text())
+
+
+def blocks_of(text: str) -> Iterator[Block]:
+    """The blocks of a page's text, in order."""
+    for file, indent, info, block in _BLOCK.findall(text):
+        yield Block(file or None, info.strip(), re.sub(f"^{indent}", "", block, flags=re.MULTILINE))
 
 
 #: The pages that a test follows from beginning to end, in a shell and an engine of its own.
@@ -65,6 +73,7 @@ FOLLOWED = (
     "docs/tutorial/first-container.md",
     "docs/how-to/from-cmd.md",
     "docs/how-to/from-runit.md",
+    "docs/how-to/kubernetes.md",
     "examples/nginx/README.md",
     "examples/postgresql/README.md",
     "examples/redis/README.md",
@@ -77,6 +86,7 @@ MAKE_FILES = ("README.md", "docs/tutorial/first-container.md")
 _DEPLOY = "docker stack deploy --resolve-image never --compose-file docker/swarm.yaml guestbook"
 _HERE = "it is how these tests are run"
 _CHECKOUT = "tests/integration/test_examples.py runs what it runs"
+_SOCKET = '--host "$PWD/examples/postgresql/data" --command "SELECT version()" postgres'
 _SWARM = "tests/docker/test_swarm.py runs it with an engine that is in a swarm"
 _CLUSTER = "it takes a cluster; `make lint` checks the manifest"
 _GUESTBOOK = "tests/integration/test_guestbook.py runs what it runs"
@@ -92,12 +102,13 @@ NOT_RUN = {
     ("docs/how-to/docker-swarm.md", "$ PUBLISH_MODE=host PORT=0 ENDPOINT_MODE=dnsrr \\"): _SWARM,
     ("docs/how-to/docker-swarm.md", "$ docker run --rm --network guestbook_default --entrypoint python3 guestbook -c \\"): _SWARM,
     ("docs/how-to/docker-swarm.md", "$ docker stack rm guestbook"): _SWARM,
-    (
-        "docs/how-to/kubernetes.md",
-        "$ docker build -f docker/Dockerfile -t ginit .",
-    ): _CLUSTER,
+    ("docs/how-to/kubernetes.md", "$ kubectl apply -f docker/kubernetes.yaml"): _CLUSTER,
+    ("docs/how-to/kubernetes.md", "lifecycle:"): "some lines of a manifest, to show how it is written",
     ("examples/nginx/README.md", "$ make .venv/ready"): _CHECKOUT,
+    ("examples/nginx/README.md", "$ curl http://127.0.0.1:8080/"): _CHECKOUT,
     ("examples/postgresql/README.md", "$ make .venv/ready"): _CHECKOUT,
+    ("examples/postgresql/README.md", f"$ psql {_SOCKET}"): _CHECKOUT,
     ("examples/redis/README.md", "$ make .venv/ready"): _CHECKOUT,
+    ("examples/redis/README.md", "$ redis-cli SET key value"): _CHECKOUT,
     ("examples/guestbook/README.md", "$ python3 -m venv .venv/guestbook"): _GUESTBOOK,
 }
