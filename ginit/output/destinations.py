@@ -1,6 +1,5 @@
-"""The kinds of file that stdout or stderr can be, each written to without holding the hub up.
+"""The kinds of file that stdout or stderr can be, each written to without holding the hub up, and not changed for others.
 
-A destination is never written to in a way that could hold the hub up, and never changed for others that share it:
 `O_NONBLOCK` belongs to the open file, not to the descriptor, so a shell or another process on the same terminal would get
 it too. A pipe or a terminal is opened once more, through `/proc`, for a file of ginit's own that doesn't block. What can't be
 opened again (a socket, another user's pipe) is asked with each write not to block. Where the kernel can't do that, and for a

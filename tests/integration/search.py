@@ -11,15 +11,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shlex
 import sys
+import tempfile
 import time
-from typing import Any, Callable
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator
 
 import hypothesis
 import pytest
+from harness import Services
 from hypothesis import HealthCheck, Phase
 from hypothesis.strategies import SearchStrategy
 
@@ -68,6 +72,16 @@ def search(
         suppress_health_check=list(HealthCheck),
     )
     hypothesis.seed(seed)(settings(hypothesis.given(cases)(run.check)))()
+
+
+@contextlib.contextmanager
+def case_services(services: Iterable[Any], add: Callable[[Services, str, Any], None]) -> Iterator[tuple[Services, Path]]:
+    """A directory for one case, with its services: `s0`, `s1`, and so on, made by `add`; it is removed afterwards."""
+    with tempfile.TemporaryDirectory() as directory:
+        made = Services(Path(directory) / "service")
+        for number, service in enumerate(services):
+            add(made, f"s{number}", service)
+        yield made, Path(directory)
 
 
 class _Run:

@@ -11,9 +11,7 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -22,7 +20,7 @@ from typing import Iterable, Iterator, NamedTuple
 
 from harness import PATIENCE, Ginit, Services, wait_for
 from hypothesis import strategies as st
-from search import in_parts, search
+from search import case_services, in_parts, search
 from streams import STAMP, Destination
 from unit import reference
 
@@ -465,15 +463,9 @@ def shown(text: bytes) -> str:
 
 
 def check(case: Case) -> None:
-    path = Path(tempfile.mkdtemp())
-    try:
-        services = Services(path / "service")
-        for number, service in enumerate(case.services):
-            add(services, f"s{number}", service)
+    with case_services(case.services, add) as (services, path):
         status, outputs = run(case, services, path)
         wanted = [each for directory in sorted(services.path.iterdir()) for each in expected(case, directory)]
-    finally:
-        shutil.rmtree(path)
     found = [lines_of(output) for output in outputs]
     if len(found) == 1:
         check_is_interleaving("stdout and stderr", found[0], [lines for each in wanted for lines in each])

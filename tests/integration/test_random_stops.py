@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from harness import GINIT, Ginit, Services, wait_for, write_executable
 from hypothesis import strategies as st
-from search import in_parts, search
+from search import case_services, in_parts, search
 
 #: What services do. Each says first that it has started, by a file.
 RUNS = {
@@ -171,14 +169,8 @@ def possible_statuses(case: Case) -> set[int]:
 
 
 def check(case: Case) -> None:
-    path = Path(tempfile.mkdtemp())
-    try:
-        services = Services(path / "service")
-        for number, service in enumerate(case.services):
-            add(services, f"s{number}", service)
+    with case_services(case.services, add) as (services, path):
         status, text = run(case, services, path)
-    finally:
-        shutil.rmtree(path)
     for line in text.splitlines():
         is_error = re.match(r"\S+ ginit: error: ", line) and not ALLOWED.search(line)
         assert not is_error, f"{line}\n{text[-3000:]}"

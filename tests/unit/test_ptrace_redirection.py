@@ -14,7 +14,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
-from typing import Collection
+from typing import Collection, Iterator
 
 import gevent
 import psutil
@@ -461,17 +461,24 @@ def test_a_stopped_process_is_refused_and_stays_stopped(program):
     assert read_lines(running.redirect(), 1) == [b"right"]
 
 
-def test_a_process_that_somebody_else_traces_is_refused(program):
+@contextlib.contextmanager
+def traced_by_strace(tid: int) -> Iterator[int]:
+    """Somebody else traces a thread; gives the PID of that."""
     require("strace")
-    running = program(LOOPS["nanosleep"])
-    running.wait_until_it_runs()
-    tracer = subprocess.Popen(["strace", "-o", "/dev/null", "-p", str(running.pid)], stderr=subprocess.DEVNULL)
+    tracer = subprocess.Popen(["strace", "-o", "/dev/null", "-p", str(tid)], stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: f"TracerPid:\t{tracer.pid}\n" in Path(f"/proc/{running.pid}/status").read_text())
-        assert_refused(running, f"process {tracer.pid} traces it")
+        wait_for(lambda: f"TracerPid:\t{tracer.pid}\n" in Path(f"/proc/{tid}/status").read_text())
+        yield tracer.pid
     finally:
         tracer.terminate()
         tracer.wait()
+
+
+def test_a_process_that_somebody_else_traces_is_refused(program):
+    running = program(LOOPS["nanosleep"])
+    running.wait_until_it_runs()
+    with traced_by_strace(running.pid) as tracer:
+        assert_refused(running, f"process {tracer} traces it")
 
 
 #: Another thread goes on, and the main one ends when it is told to.
@@ -485,17 +492,10 @@ call(EXIT, 0)
 
 
 def test_a_thread_that_somebody_else_traces_is_refused_though_the_main_one_has_ended(program):
-    require("strace")
     running = program(MAIN_THREAD_ENDS, stdin=subprocess.PIPE)
     running.end_main_thread()
-    tid = procfs.living_thread(running.pid)
-    tracer = subprocess.Popen(["strace", "-o", "/dev/null", "-p", str(tid)], stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: f"TracerPid:\t{tracer.pid}\n" in Path(f"/proc/{tid}/status").read_text())
-        assert_refused(running, f"process {tracer.pid} traces it")
-    finally:
-        tracer.terminate()
-        tracer.wait()
+    with traced_by_strace(procfs.living_thread(running.pid)) as tracer:
+        assert_refused(running, f"process {tracer} traces it")
 
 
 def test_a_pipe_to_another_process_stays_though_the_main_threads_of_both_have_ended(program):
