@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 from engine import own_engine, wait_for
 from machine import cannot, require
-from pages import FOLLOWED, MAKE_FILES, NOT_RUN, ROOT, Block, Command, blocks
+from pages import DEPLOY, FOLLOWED, MAKE_FILES, NOT_RUN, ROOT, Block, Command, blocks
 
 #: Images that Dockerfiles are built on; none can be pulled here, so the base image takes their place.
 BASES = ("python:3.13-slim", "python:3.11-slim", "debian:bookworm-slim")
@@ -35,10 +36,27 @@ exec {client} "$@"
 """
 #: Seconds for a command, the builds among them.
 PATIENCE = 600
-#: The ports that the pages publish.
+#: The ports that what is on the pages listens on.
 PORTS = (8000, 8080)
-#: How commands begin that go on until Ctrl-C: the next ones are typed in another terminal.
-GO_ON = ("docker run --rm --name ", "docker run --rm --env GINIT_JSON_STDOUT=0 ")
+REDIS_PORT = 6379
+#: What goes on until Ctrl-C: the next commands are typed in another terminal, and it has ended before the next of its kind.
+GOES_ON = re.compile(r"docker run --rm (--name|--env GINIT_JSON_STDOUT=0) |(\S+=\S+ )*(\.venv/bin/)?ginit examples/")
+#: What the commands of a page take.
+TOOLS = {
+    "examples/nginx/README.md": ("nginx",),
+    "examples/redis/README.md": ("redis-server", "redis-cli"),
+    "examples/guestbook/README.md": ("nginx", "redis-server", "flock", "pkill"),
+}
+#: What is awaited before a block, as a person would, who reads on meanwhile.
+SERVED = "docker service ls --filter name=guestbook_app --format '{{.Replicas}}' | grep --quiet ^3/3"
+UPDATED = "docker service inspect --format '{{.UpdateStatus.State}}' guestbook_app | grep --quiet ^completed"
+AWAITED = {
+    f"$ RELEASE=2 {DEPLOY}": SERVED,
+    "$ docker service logs --raw guestbook_app": UPDATED,
+    "$ docker run --rm --network guestbook_default --entrypoint python3 guestbook -c \\": SERVED,
+}
+#: The stack as a kernel without IPVS can have it, which the page says, too: that is what the routing mesh takes.
+WITHOUT_MESH = {"PUBLISH_MODE": "host", "PORT": "0", "ENDPOINT_MODE": "dnsrr"}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +74,16 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         docker.write_text(DOCKER.format(client=engine.client))
         docker.chmod(0o755)
         yield {**engine.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout that has been set up; what is made in it is left nowhere."""
+    path = tmp_path_factory.mktemp("checkout") / "ginit"
+    ignored = shutil.ignore_patterns(".git", ".venv*", ".tox", "*.egg-info", "__pycache__", "build", "dist", "data", ".*_cache")
+    shutil.copytree(ROOT, path, ignore=ignored, symlinks=True)
+    (path / ".venv").symlink_to(Path(sys.executable).parents[1])
+    return path
 
 
 def followed(page: str) -> list[Block]:
@@ -82,18 +110,26 @@ def is_shown(output: list[str], printed: list[str]) -> bool:
     return all(shape(line) in found for line in output if line != "…")
 
 
+#: Leaves no container and no swarm; the bridge that a swarm makes would outlive its engine.
+LEAVE = """
+docker swarm leave --force >&2 2>/dev/null && until docker network rm docker_gwbridge; do sleep 0.5; done
+docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes
+"""
+
+
 class Follower:
     """Somebody who follows a page in a shell."""
 
-    def __init__(self, page: str, environ: dict[str, str], elsewhere: Path) -> None:
+    def __init__(self, page: str, environ: dict[str, str], checkout: Path, elsewhere: Path) -> None:
         self._blocks = followed(page)
         self._environ = environ
+        self._checkout = checkout
         #: Where the next command is typed: in the checkout, until something is to be made elsewhere.
-        self._here = ROOT
+        self._here = checkout
         self._elsewhere = elsewhere
         self._makes_files = page in MAKE_FILES
-        #: What is left to run until Ctrl-C is pressed, and where its output goes.
-        self._running: list[tuple[Command, subprocess.Popen[bytes], Path]] = []
+        #: What goes on in another terminal.
+        self._running: tuple[Command, subprocess.Popen[bytes], Path] | None = None
 
     def follow(self) -> None:
         for block in self._blocks:
@@ -102,45 +138,61 @@ class Follower:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(block.text)
             elif block.language == "console":
+                self._await(AWAITED.get(block.opening))
                 self._paste(block)
             # The first commands make the image ginit, in the checkout.
-            if self._makes_files and self._here == ROOT:
+            if self._makes_files and self._here == self._checkout:
                 self._here = self._elsewhere
-        for command, process, output in self._running:
-            wait_for(lambda command=command, output=output: is_shown(command.output, output.read_text().splitlines()))
-            if "--name" not in command.text:  # else the page has it stopped
-                process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE) == 0, output.read_text()
+        self._end_what_goes_on()
 
     def leave(self) -> None:
         """End what is left to run."""
-        for _, process, _ in self._running:
-            process.kill()
-            process.wait()
-        shell = "docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes"
-        subprocess.run(["sh", "-c", shell], env=self._environ, stdout=subprocess.DEVNULL, check=True)
+        if self._running is not None:
+            self._running[1].kill()
+            self._running[1].wait()
+        subprocess.run(["sh", "-c", LEAVE], env=self._environ, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
+
+    def _await(self, condition: str | None) -> None:
+        if condition is not None:
+            shell = f"until {condition}; do sleep 0.5; done"
+            subprocess.run(["sh", "-c", shell], env=self._environ, timeout=PATIENCE, check=True)
 
     def _paste(self, block: Block) -> None:
         """Type all commands of a block at once."""
         together: list[Command] = []
         for command in block.commands:
-            if command.text.startswith(GO_ON):
+            if GOES_ON.match(command.text):
                 self._type(together)
                 together = []
-                output = self._elsewhere / f"output{len(self._running)}"
-                with output.open("wb") as file:
-                    process = subprocess.Popen(
-                        shlex.split(command.text),
-                        env=self._environ,
-                        cwd=self._here,
-                        stdin=subprocess.DEVNULL,
-                        stdout=file,
-                        stderr=subprocess.STDOUT,
-                    )
-                self._running.append((command, process, output))
+                self._end_what_goes_on()
+                self._start(command)
             else:
                 together.append(command)
         self._type(together)
+
+    def _start(self, command: Command) -> None:
+        output = self._elsewhere / "output"
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec env {command.text}"],
+                env=self._environ,
+                cwd=self._here,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        self._running = (command, process, output)
+
+    def _end_what_goes_on(self) -> None:
+        """Press Ctrl-C, when what the page shows has come; unless the page itself has it stopped."""
+        if self._running is None:
+            return
+        command, process, output = self._running
+        wait_for(lambda: output.read_text() and is_shown(command.output, output.read_text().splitlines()))
+        if "docker run --rm --name" not in command.text:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0, output.read_text()
+        self._running = None
 
     def _type(self, commands: list[Command]) -> None:
         mark = "----- status:"
@@ -167,12 +219,14 @@ class Follower:
 
 
 @pytest.mark.parametrize("page", FOLLOWED)
-def test_a_page_can_be_followed_and_what_it_shows_is_what_one_sees(reader, page, tmp_path):
-    for port in PORTS:
+def test_a_page_can_be_followed_and_what_it_shows_is_what_one_sees(reader, checkout, page, tmp_path):
+    require(*TOOLS.get(page, ()))
+    for port in (REDIS_PORT,) if page == "examples/redis/README.md" else PORTS:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                cannot(f"something listens on port {port}, which the pages publish")
-    follower = Follower(page, reader, tmp_path)
+                cannot(f"something listens on port {port}, which what is on the pages takes")
+    environ = {**reader, **WITHOUT_MESH} if page == "docs/how-to/docker-swarm.md" else reader
+    follower = Follower(page, environ, checkout, tmp_path)
     try:
         follower.follow()
     finally:
