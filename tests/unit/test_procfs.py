@@ -92,8 +92,8 @@ def test_a_process_whose_main_thread_has_ended_goes_on(start):
 
 
 def test_a_process_whose_main_thread_has_ended_is_looked_into_by_one_that_lives(start):
+    assert procfs.living_thread(os.getpid()) == os.getpid()
     process = start(sys.executable, "-c", MAIN_THREAD_ENDS, stdin=subprocess.PIPE)
-    assert procfs.living_thread(process.pid) == process.pid
     wait_for(lambda: state_of(process) == b"Z", "the end of its main thread")
     tid = procfs.living_thread(process.pid)
     assert tid != process.pid
